@@ -1,0 +1,106 @@
+// Package addons makes what a cluster holds in its API: the ConfigMaps, tokens and RBAC of
+// the kubeadm contract, kube-proxy, CoreDNS and the pod network.
+//
+// In goes the Cluster document; out come objects ready for server-side apply. The package
+// touches no cluster. Where an object differs from kubeadm's or flannel's own, [Differences]
+// says so, and why.
+package addons
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// Object is an API object without status: only what is wished for.
+type Object = *unstructured.Unstructured
+
+const kubeSystem = metav1.NamespaceSystem
+
+// CNI returns the pod network that the document chooses; nothing where that is "none".
+// Server is the address of the API, as in [ClusterInfo].
+func CNI(c *config.Cluster, server string) ([]Object, error) {
+	switch name := c.Spec.Network.CNI.Name; name {
+	case "flannel":
+		return Flannel(c, server)
+	case "none":
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("network.cni.name %q is unknown: use flannel or none", name)
+	}
+}
+
+// objects turns typed objects into what server-side apply takes: with apiVersion and kind,
+// and without the empty fields of Go structs, which would become ours by being applied.
+// It panics on a type that client-go's scheme does not know: no input leads there.
+func objects(typed ...runtime.Object) []Object {
+	out := make([]Object, len(typed))
+	for i, o := range typed {
+		kinds, _, err := scheme.Scheme.ObjectKinds(o)
+		if err != nil {
+			panic(err)
+		}
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			panic(err)
+		}
+		delete(content, "status")
+		dropEmpty(content)
+		out[i] = &unstructured.Unstructured{Object: content}
+		out[i].SetGroupVersionKind(kinds[0])
+	}
+	return out
+}
+
+// dropEmpty takes out null and {}. No object here means anything by them.
+func dropEmpty(m map[string]any) {
+	for key, value := range m {
+		switch v := value.(type) {
+		case nil:
+			delete(m, key)
+		case map[string]any:
+			dropEmpty(v)
+			if len(v) == 0 {
+				delete(m, key)
+			}
+		case []any:
+			for _, item := range v {
+				if child, ok := item.(map[string]any); ok {
+					dropEmpty(child)
+				}
+			}
+		}
+	}
+}
+
+func named(namespace, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name}
+}
+
+func labelled(namespace, name string, labels map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}
+}
+
+// dnsIP is the tenth address of the first service range, where all pods look for DNS.
+func dnsIP(serviceCIDR string) (netip.Addr, error) {
+	first, _, _ := strings.Cut(serviceCIDR, ",")
+	prefix, err := netip.ParsePrefix(strings.TrimSpace(first))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("network.serviceCIDR: %w", err)
+	}
+	ip := prefix.Masked().Addr()
+	for range 10 {
+		ip = ip.Next()
+	}
+	if !prefix.Contains(ip) {
+		return netip.Addr{}, fmt.Errorf("network.serviceCIDR %s has no tenth address for DNS", first)
+	}
+	return ip, nil
+}
