@@ -1,0 +1,63 @@
+package manifests
+
+import (
+	"fmt"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+)
+
+// Containerd is the configuration and the unit of containerd 2.x, installed in /usr/local.
+// Administrators add to it in /etc/containerd/conf.d, and mirrors in /etc/containerd/certs.d.
+func Containerd(c *config.Cluster) []host.File {
+	return []host.File{
+		{Path: "/etc/containerd/config.toml", Content: host.Text(fmt.Sprintf(containerdConfig, c.Spec.Runtime.SandboxImage))},
+		{Path: "/etc/systemd/system/containerd.service", Content: host.Text(containerdUnit)},
+	}
+}
+
+// Crictl tells crictl where the runtime is, whichever it is.
+func Crictl(c *config.Cluster) host.File {
+	socket := c.Spec.Runtime.Socket
+	return host.File{Path: "/etc/crictl.yaml", Content: host.Text(fmt.Sprintf("runtime-endpoint: %s\nimage-endpoint: %s\n", socket, socket))}
+}
+
+// Version 3 is read by containerd 2.0 and up; version 4 only by 2.3 and up.
+// No plugin is disabled: those without their tools skip themselves within a millisecond.
+const containerdConfig = `version = 3
+imports = ['/etc/containerd/conf.d/*.toml']
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '%s'
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = '/etc/containerd/certs.d'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  SystemdCgroup = true
+`
+
+// As containerd's own unit, but for the OOMScoreAdjust=-999: where systemd lacks
+// CAP_SYS_RESOURCE (in containers, say) a negative one keeps the service from starting.
+// KillMode=process lets containers survive a restart of containerd.
+const containerdUnit = `[Unit]
+Description=containerd container runtime
+Documentation=https://containerd.io
+After=network.target dbus.service local-fs.target
+
+[Service]
+# No OOMScoreAdjust: a machine without CAP_SYS_RESOURCE could not start it.
+ExecStartPre=-/sbin/modprobe overlay
+ExecStart=/usr/local/bin/containerd
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=1
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+`
