@@ -97,12 +97,11 @@ func ClusterConfiguration(c *config.Cluster) ([]byte, error) {
 	k.Scheduler.ExtraArgs = extraArgs(c, s.Scheduler.ExtraArgs)
 
 	// A tag that is kubeadm's own choice is left to it, so that its upgrade chooses the next one.
-	if etcd, dns := kubeadmTags(s.KubernetesVersion); etcd == s.Etcd.ImageTag {
+	etcd, dns := kubeadmTags(s.KubernetesVersion)
+	if etcd == s.Etcd.ImageTag {
 		k.Etcd.Local.ImageTag = ""
-		if dns == s.DNS.ImageTag {
-			k.DNS.ImageTag = ""
-		}
-	} else if dns == s.DNS.ImageTag {
+	}
+	if dns == s.DNS.ImageTag {
 		k.DNS.ImageTag = ""
 	}
 	return yaml.Marshal(k)

@@ -3,27 +3,27 @@ package manifests
 import (
 	"fmt"
 
-	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 )
 
-// Containerd is the configuration and the unit of containerd 2.x, installed in /usr/local.
-// Administrators add to it in /etc/containerd/conf.d, and mirrors in /etc/containerd/certs.d.
-func Containerd(c *config.Cluster) []host.File {
-	return []host.File{
-		{Path: "/etc/containerd/config.toml", Content: host.Text(fmt.Sprintf(containerdConfig, c.Spec.Runtime.SandboxImage))},
-		{Path: "/etc/systemd/system/containerd.service", Content: host.Text(containerdUnit)},
-	}
+// Containerd is the configuration of containerd 2.x. Administrators add to it in
+// /etc/containerd/conf.d, which is merged field by field, and mirrors in /etc/containerd/certs.d.
+func Containerd(sandboxImage string) host.File {
+	return host.File{Path: "/etc/containerd/config.toml", Content: host.Text(fmt.Sprintf(containerdConfig, sandboxImage))}
 }
 
-// Crictl tells crictl where the runtime is, whichever it is.
-func Crictl(c *config.Cluster) host.File {
-	socket := c.Spec.Runtime.Socket
+// ContainerdUnit runs containerd as installed in /usr/local.
+func ContainerdUnit() host.File {
+	return host.File{Path: "/etc/systemd/system/containerd.service", Content: host.Text(containerdUnit)}
+}
+
+// Crictl tells crictl where the runtime is, whichever it is. Socket is a URL, unix:///...
+func Crictl(socket string) host.File {
 	return host.File{Path: "/etc/crictl.yaml", Content: host.Text(fmt.Sprintf("runtime-endpoint: %s\nimage-endpoint: %s\n", socket, socket))}
 }
 
 // Version 3 is read by containerd 2.0 and up; version 4 only by 2.3 and up.
-// No plugin is disabled: those without their tools skip themselves within a millisecond.
+// No plugin is disabled: those that lack their tools skip themselves at once.
 const containerdConfig = `version = 3
 imports = ['/etc/containerd/conf.d/*.toml']
 
@@ -37,16 +37,15 @@ imports = ['/etc/containerd/conf.d/*.toml']
   SystemdCgroup = true
 `
 
-// As containerd's own unit, but for the OOMScoreAdjust=-999: where systemd lacks
-// CAP_SYS_RESOURCE (in containers, say) a negative one keeps the service from starting.
-// KillMode=process lets containers survive a restart of containerd.
+// As containerd's own unit, whose KillMode lets containers outlive a restart of containerd.
 const containerdUnit = `[Unit]
 Description=containerd container runtime
 Documentation=https://containerd.io
 After=network.target dbus.service local-fs.target
 
 [Service]
-# No OOMScoreAdjust: a machine without CAP_SYS_RESOURCE could not start it.
+# No OOMScoreAdjust=-999, as upstream has: without CAP_SYS_RESOURCE (in containers, say)
+# systemd could not start it.
 ExecStartPre=-/sbin/modprobe overlay
 ExecStart=/usr/local/bin/containerd
 Type=notify

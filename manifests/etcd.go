@@ -1,13 +1,17 @@
 package manifests
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubewright/kubewright/config"
 )
@@ -21,6 +25,27 @@ func PeerURL(address netip.Addr) string {
 
 // EtcdMember is a node as a member of etcd's initial cluster, NAME=PEERURL.
 func EtcdMember(name string, address netip.Addr) string { return name + "=" + PeerURL(address) }
+
+// InitialCluster are the members in an etcd manifest, for [Live]: a manifest that exists keeps
+// them, since etcd reads them only before it has data. Nil for the manifest of a first member.
+func InitialCluster(manifest []byte) ([]string, error) {
+	var pod corev1.Pod
+	if err := yaml.Unmarshal(manifest, &pod); err != nil {
+		return nil, fmt.Errorf("etcd's manifest: %w", err)
+	}
+	if len(pod.Spec.Containers) == 0 {
+		return nil, errors.New("etcd's manifest has no container")
+	}
+	args := map[string]string{}
+	for _, a := range slices.Concat(pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Args) {
+		name, value, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		args[name] = value
+	}
+	if args["initial-cluster-state"] != "existing" {
+		return nil, nil
+	}
+	return strings.Split(args["initial-cluster"], ","), nil
+}
 
 func clientURL(address netip.Addr) string {
 	return "https://" + net.JoinHostPort(address.String(), "2379")

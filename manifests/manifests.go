@@ -53,6 +53,24 @@ func Image(c *config.Cluster, name string) string {
 	return c.Spec.ImageRepository + "/" + name + ":" + tag
 }
 
+// Images are those of the static pods.
+func Images(c *config.Cluster) []string {
+	var images []string
+	for _, name := range Names() {
+		images = append(images, Image(c, name))
+	}
+	return images
+}
+
+// IsControlPlaneImage tells whether only control planes run an image, from whichever registry it is.
+func IsControlPlaneImage(image string) bool {
+	name := image[strings.LastIndex(image, "/")+1:]
+	if end := strings.IndexAny(name, ":@"); end >= 0 {
+		name = name[:end]
+	}
+	return slices.Contains(Names(), name)
+}
+
 // flags renders a component's flags as kubeadm does: the defaults sorted, without those
 // that an override names, then the overrides in the user's order.
 func flags(defaults map[string]string, overrides []config.Arg) []string {

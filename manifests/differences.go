@@ -1,0 +1,26 @@
+package manifests
+
+// Difference is a place where we mean to differ from what kubeadm v1.36 would write.
+type Difference struct {
+	File  string // path on the host, or NAMESPACE/CONFIGMAP KEY
+	Field string // what differs in it
+	Why   string
+}
+
+// Differences are all of them; anything else that differs is a bug. The test against the
+// real kubeadm, which has no host with systemd, sees the first one only.
+func Differences() []Difference {
+	return []Difference{
+		{"kube-system/kube-proxy config.conf", "mode",
+			"kubeadm leaves it empty, which is iptables today; it is written out, so that a newer kube-proxy cannot choose another mode"},
+		{"kube-system/kubelet-config kubelet", "resolvConf",
+			"kubeadm uploads the path that is right on its own host; we set it on each host that runs systemd-resolved, as kubeadm join does too"},
+		{ManifestDir + "/*.yaml", "spec.containers[].env",
+			"kubeadm copies *_PROXY of whoever runs it; we take only extraEnvs, so that the same document gives the same bytes everywhere"},
+		{ManifestDir + "/*.yaml", "fields unknown to a Pod, after patches",
+			"kubeadm drops them silently; they are an error"},
+		{KubeletFlags, "--node-labels", "kubeadm has no labels of nodes"},
+		{"/etc/systemd/system/kubelet.service", "ConditionPathExists, RestartSec",
+			"the packaged unit crashes every 10 s until it has a configuration; ours waits for it, and comes back in 1 s"},
+	}
+}
