@@ -1,0 +1,52 @@
+package pki
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubewright/kubewright/host"
+)
+
+// RotatingKubelet turns a kubelet.conf with its certificate inside into the form in which
+// a kubelet leaves it after its first rotation: the certificate in a file of its own,
+// behind the link that rotation moves. So kubelet.conf is final the first time, and the
+// kubelet need not ask for another certificate as soon as it starts.
+func RotatingKubelet(conf host.File, now time.Time) ([]host.File, error) {
+	r, err := conf.Content.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := clientcmd.Load(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", conf.Path, err)
+	}
+	_, auth, err := current(c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", conf.Path, err)
+	}
+	rotated, err := RotatedKubeletConf(b)
+	if err != nil {
+		return nil, err
+	}
+	// The name that client-go's certificate store gives its files.
+	cert := path.Join(kubeletDir, "kubelet-client-"+now.Format("2006-01-02-15-04-05")+".pem")
+	conf.Content = host.Bytes(rotated)
+	return []host.File{
+		{Path: cert, Mode: 0o600, Secret: true, Content: host.Bytes(slices.Concat(auth.ClientCertificateData, auth.ClientKeyData))},
+		{Path: KubeletClientCurrent, Link: cert},
+		conf,
+	}, nil
+}
+
+// ExternalCA tells that the cluster's CA signs elsewhere: its key is not on this host.
+func (s *Secrets) ExternalCA() bool { return s.pairs[CA].key == nil }
