@@ -55,7 +55,7 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 		command: flags(defaults, extraArgs(c, s.APIServer.ExtraArgs)),
 		cpu:     "250m",
 		env:     s.APIServer.ExtraEnvs,
-		mounts:  append(certificates(trustDirs), s.APIServer.ExtraVolumes...),
+		mounts:  mountPaths(append(certificates(trustDirs), s.APIServer.ExtraVolumes...)),
 		annotations: map[string]string{
 			// kubeadm finds the API servers by it.
 			"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": net.JoinHostPort(address.String(), port),
@@ -96,12 +96,12 @@ func controllerManager(c *config.Cluster, trustDirs []string, externalCA bool) c
 		defaults["cluster-cidr"] = s.Network.PodCIDR
 		defaults["service-cluster-ip-range"] = s.Network.ServiceCIDR
 	}
-	mounts := append(certificates(trustDirs), kubeconfigFile(kubeconfig))
+	paths := append(certificates(trustDirs), kubeconfigFile(kubeconfig))
 	return component{
 		command: flags(defaults, extraArgs(c, s.ControllerManager.ExtraArgs)),
 		cpu:     "200m",
 		env:     s.ControllerManager.ExtraEnvs,
-		mounts:  append(mounts, s.ControllerManager.ExtraVolumes...),
+		mounts:  mountPaths(append(paths, s.ControllerManager.ExtraVolumes...)),
 		probe: probe{
 			host: boundTo(s.ControllerManager.ExtraArgs), port: 10257, scheme: corev1.URISchemeHTTPS,
 			live: "/healthz", startup: "/healthz", // it has no /livez, and nobody waits for its readiness
@@ -123,7 +123,7 @@ func scheduler(c *config.Cluster) component {
 		command: flags(defaults, extraArgs(c, s.Scheduler.ExtraArgs)),
 		cpu:     "100m",
 		env:     s.Scheduler.ExtraEnvs,
-		mounts:  append([]config.HostPath{kubeconfigFile(kubeconfig)}, s.Scheduler.ExtraVolumes...),
+		mounts:  mountPaths(append([]config.HostPath{kubeconfigFile(kubeconfig)}, s.Scheduler.ExtraVolumes...)),
 		probe: probe{
 			host: boundTo(s.Scheduler.ExtraArgs), port: 10259, scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
@@ -148,6 +148,11 @@ func certificates(trustDirs []string) []config.HostPath {
 		mounts = append(mounts, directory(name, dir))
 	}
 	return mounts
+}
+
+// mountPaths are sorted; the user's replace ours of the same name.
+func mountPaths(paths []config.HostPath) []config.HostPath {
+	return byName(paths, func(p config.HostPath) string { return p.Name })
 }
 
 func directory(name, path string) config.HostPath {

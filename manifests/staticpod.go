@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -109,7 +110,7 @@ type component struct {
 	command     []string
 	cpu, memory string // requests
 	env         []corev1.EnvVar
-	mounts      []config.HostPath // of the same name: the last one counts
+	mounts      []config.HostPath // in the order of kubeadm's
 	annotations map[string]string
 	probe       probe
 	startup     time.Duration // that it may take to come up
@@ -126,7 +127,6 @@ type probe struct {
 // pod is the component as a static pod, with the values that all of kubeadm's share.
 func (c component) pod() corev1.Pod {
 	priority := int32(2000001000) // of system-node-critical; static pods get none from admission
-	volumes, mounts := volumes(c.mounts)
 	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(c.cpu)}
 	if c.memory != "" {
 		requests[corev1.ResourceMemory] = resource.MustParse(c.memory)
@@ -138,8 +138,8 @@ func (c component) pod() corev1.Pod {
 		Image:           c.image,
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		Command:         append([]string{c.name}, c.command...),
-		Env:             environment(c.env),
-		VolumeMounts:    mounts,
+		Env:             byName(c.env, func(v corev1.EnvVar) string { return v.Name }),
+		VolumeMounts:    mounts(c.mounts),
 		LivenessProbe:   c.probe.get(c.probe.live, 10, 8, 10),
 		ReadinessProbe:  c.probe.get(c.probe.ready, 0, 3, 1),
 		StartupProbe:    c.probe.get(c.probe.startup, 10, failures, 10),
@@ -159,7 +159,7 @@ func (c component) pod() corev1.Pod {
 			Priority:          &priority,
 			PriorityClassName: "system-node-critical",
 			HostNetwork:       true,
-			Volumes:           volumes,
+			Volumes:           volumes(c.mounts),
 			SecurityContext: &corev1.PodSecurityContext{
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
@@ -188,34 +188,33 @@ func probeHost(addr string) string {
 	return addr
 }
 
-// environment is sorted by name; of the same name the last one counts.
-func environment(vars []corev1.EnvVar) []corev1.EnvVar {
-	return sortedByName(vars, func(v corev1.EnvVar) string { return v.Name })
-}
-
-func volumes(paths []config.HostPath) ([]corev1.Volume, []corev1.VolumeMount) {
+func volumes(paths []config.HostPath) []corev1.Volume {
 	var volumes []corev1.Volume
-	var mounts []corev1.VolumeMount
-	for _, p := range sortedByName(paths, func(p config.HostPath) string { return p.Name }) {
+	for _, p := range mountPaths(paths) {
 		volumes = append(volumes, corev1.Volume{Name: p.Name, VolumeSource: corev1.VolumeSource{
 			HostPath: &corev1.HostPathVolumeSource{Path: p.HostPath, Type: &p.PathType},
 		}})
-		mounts = append(mounts, corev1.VolumeMount{Name: p.Name, MountPath: p.MountPath, ReadOnly: p.ReadOnly})
 	}
-	return volumes, mounts
+	return volumes
 }
 
-func sortedByName[T any](all []T, name func(T) string) []T {
-	last := map[string]int{}
-	for i, v := range all {
-		last[name(v)] = i
+func mounts(paths []config.HostPath) []corev1.VolumeMount {
+	var mounts []corev1.VolumeMount
+	for _, p := range paths {
+		mounts = append(mounts, corev1.VolumeMount{Name: p.Name, MountPath: p.MountPath, ReadOnly: p.ReadOnly})
 	}
-	var kept []T
-	for i, v := range all {
-		if last[name(v)] == i {
-			kept = append(kept, v)
-		}
+	return mounts
+}
+
+// byName sorts by name; of the same name the last one counts, so users override ours.
+func byName[T any](all []T, name func(T) string) []T {
+	last := map[string]T{}
+	for _, v := range all {
+		last[name(v)] = v
 	}
-	slices.SortFunc(kept, func(a, b T) int { return strings.Compare(name(a), name(b)) })
-	return kept
+	var sorted []T
+	for _, n := range slices.Sorted(maps.Keys(last)) {
+		sorted = append(sorted, last[n])
+	}
+	return sorted
 }
