@@ -8,8 +8,6 @@ package addons
 
 import (
 	"fmt"
-	"net/netip"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -86,21 +84,4 @@ func named(namespace, name string) metav1.ObjectMeta {
 
 func labelled(namespace, name string, labels map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}
-}
-
-// dnsIP is the tenth address of the first service range, where all pods look for DNS.
-func dnsIP(serviceCIDR string) (netip.Addr, error) {
-	first, _, _ := strings.Cut(serviceCIDR, ",")
-	prefix, err := netip.ParsePrefix(strings.TrimSpace(first))
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("network.serviceCIDR: %w", err)
-	}
-	ip := prefix.Masked().Addr()
-	for range 10 {
-		ip = ip.Next()
-	}
-	if !prefix.Contains(ip) {
-		return netip.Addr{}, fmt.Errorf("network.serviceCIDR %s has no tenth address for DNS", first)
-	}
-	return ip, nil
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kubewright/kubewright/config"
 )
@@ -47,7 +46,7 @@ func Config(clusterConfiguration, kubeletConfiguration []byte, userKubelet bool)
 // KubewrightConfig returns the document and the digest of the artifact lock, for hosts that
 // join with nothing but a token. The document holds no secrets.
 func KubewrightConfig(c *config.Cluster, lockDigest string) ([]Object, error) {
-	document, err := yaml.Marshal(c)
+	document, err := c.Print()
 	if err != nil {
 		return nil, fmt.Errorf("write the document as YAML: %w", err)
 	}

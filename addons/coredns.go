@@ -12,13 +12,11 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
 )
 
-// CoreDNSTarget is the name under which patches change the Deployment of CoreDNS.
-const CoreDNSTarget = "corednsdeployment"
-
 // CoreDNS returns kubeadm's CoreDNS; nothing where the document wants none. Patch, which
-// may be nil, changes the Deployment's YAML.
+// may be nil, changes the Deployment's YAML (target "corednsdeployment").
 //
 // Whoever applies it to a cluster that has one already keeps its replicas, and a Corefile
 // that somebody wrote, as kubeadm does.
@@ -26,7 +24,7 @@ func CoreDNS(c *config.Cluster, patch func(target string, document []byte) ([]by
 	if c.Spec.DNS.Disabled {
 		return nil, nil
 	}
-	ip, err := dnsIP(c.Spec.Network.ServiceCIDR)
+	ip, err := manifests.DNSAddress(c)
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +52,14 @@ func CoreDNS(c *config.Cluster, patch func(target string, document []byte) ([]by
 func patchObject(o Object, patch func(string, []byte) ([]byte, error)) error {
 	document, err := yaml.Marshal(o.Object)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", CoreDNSTarget, err)
+		return fmt.Errorf("write %s: %w", manifests.CoreDNSDeploymentTarget, err)
 	}
-	if document, err = patch(CoreDNSTarget, document); err != nil {
+	if document, err = patch(manifests.CoreDNSDeploymentTarget, document); err != nil {
 		return err
 	}
 	json, err := yaml.YAMLToJSONStrict(document)
 	if err != nil {
-		return fmt.Errorf("patched %s: %w", CoreDNSTarget, err)
+		return fmt.Errorf("patched %s: %w", manifests.CoreDNSDeploymentTarget, err)
 	}
 	return o.UnmarshalJSON(json)
 }

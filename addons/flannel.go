@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -71,9 +70,13 @@ const cniConf = `{
 }
 `
 
-// netConf is flanneld's configuration. It knows the IPv4 range as Network and the IPv6 one
-// as IPv6Network, whichever comes first in the document.
+// netConf is flanneld's configuration, which knows a range of IPv4 and one of IPv6 by
+// different names.
 func netConf(c *config.Cluster) (string, error) {
+	pods, err := netip.ParsePrefix(c.Spec.Network.PodCIDR)
+	if err != nil {
+		return "", fmt.Errorf("spec.network.podCIDR: %w", err)
+	}
 	type backend struct{ Type string }
 	conf := struct {
 		Network        string `json:",omitempty"`
@@ -83,19 +86,10 @@ func netConf(c *config.Cluster) (string, error) {
 		EnableNFTables bool
 		Backend        backend
 	}{Backend: backend{c.Spec.Network.CNI.Flannel.Backend}}
-	for cidr := range strings.SplitSeq(c.Spec.Network.PodCIDR, ",") {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(cidr))
-		if err != nil {
-			return "", fmt.Errorf("network.podCIDR: %w", err)
-		}
-		if prefix.Addr().Is4() {
-			conf.Network = prefix.String()
-		} else {
-			conf.EnableIPv6, conf.IPv6Network = true, prefix.String()
-		}
-	}
-	if conf.Network == "" {
-		conf.EnableIPv4 = new(false)
+	if pods.Addr().Is4() {
+		conf.Network = pods.String()
+	} else {
+		conf.EnableIPv4, conf.EnableIPv6, conf.IPv6Network = new(false), true, pods.String()
 	}
 	out, err := json.MarshalIndent(conf, "", "  ")
 	return string(out) + "\n", err

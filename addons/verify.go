@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/util/cert"
 	"k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/cluster-bootstrap/token/jws"
+
+	"github.com/kubewright/kubewright/pki"
 )
 
 // VerifyClusterInfo trusts a cluster-info that was read over an unverified connection, in
@@ -62,11 +64,6 @@ func VerifyClusterInfo(cm *corev1.ConfigMap, t Token, pins []string, skipCA bool
 	return server, ca, nil
 }
 
-// Pin is how a CA certificate is named in a join command.
-func Pin(ca *x509.Certificate) string {
-	return fmt.Sprintf("sha256:%x", sha256.Sum256(ca.RawSubjectPublicKeyInfo))
-}
-
 func checkPins(pins []string) error {
 	for _, pin := range pins {
 		digest, ok := strings.CutPrefix(strings.ToLower(pin), "sha256:")
@@ -80,7 +77,7 @@ func checkPins(pins []string) error {
 func pinned(certs []*x509.Certificate, pins []string) error {
 	var found []string
 	for _, c := range certs {
-		pin := Pin(c)
+		pin := pki.Pin(c)
 		if slices.ContainsFunc(pins, func(p string) bool { return strings.EqualFold(p, pin) }) {
 			return nil
 		}
