@@ -1,0 +1,37 @@
+package bundle
+
+import (
+	"strings"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// Versions are those of what the bundle holds for a platform (empty: any), so that a
+// document need not repeat them.
+func (b *Bundle) Versions(platform string) config.Versions {
+	var v config.Versions
+	for _, a := range b.lock.Artifacts {
+		if platform != "" && a.Platform != platform {
+			continue
+		}
+		if a.Name == "kubelet" {
+			v.Kubernetes = a.Version
+		}
+		if a.Type != Image {
+			continue
+		}
+		i := strings.LastIndex(a.Name, ":")
+		name, tag := a.Name[:i], a.Name[i+1:]
+		switch name[strings.LastIndex(name, "/")+1:] {
+		case "etcd":
+			v.Etcd = tag
+		case "coredns":
+			v.CoreDNS = tag
+		case "pause":
+			v.Pause = tag
+		case "flannel":
+			v.Flannel = tag
+		}
+	}
+	return v
+}

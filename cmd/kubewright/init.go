@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// hostOptions are those of init and join: what concerns this host.
+type hostOptions struct {
+	bundle    string
+	nodeName  string
+	address   string
+	socket    string
+	patches   string
+	skip      []string
+	ignore    []string
+	tokenFile string
+	token     string
+	out       func() output
+}
+
+func (o *hostOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.bundle, "bundle", "", "folder with binaries and images; without it, what is on the host has to do")
+	f.StringVar(&o.nodeName, "node-name", "", "name of the Node (default: the host name)")
+	f.StringVar(&o.address, "apiserver-advertise-address", "", "IP address of this host that others reach (default: that of the default route)")
+	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
+	f.StringVar(&o.patches, "patches", "", "folder with patches, named as for kubeadm: target[suffix][+strategic|merge|json].{yaml,json}")
+	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
+	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
+	f.StringVar(&o.token, "token", "", "bootstrap token, abcdef.0123456789abcdef; others see it in the process list, so rather use --token-file")
+	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the bootstrap token; - is standard input")
+}
+
+// readToken takes the token from its flag or its file; the zero Token where neither was given.
+func (o *hostOptions) readToken() (addons.Token, error) {
+	s := o.token
+	switch {
+	case o.token != "" && o.tokenFile != "":
+		return addons.Token{}, errors.New("--token and --token-file: give one of them")
+	case o.tokenFile != "":
+		path := o.tokenFile
+		if path == "-" {
+			path = "/dev/stdin"
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return addons.Token{}, fmt.Errorf("--token-file: %w", err)
+		}
+		s = strings.TrimSpace(string(b))
+	case s == "":
+		return addons.Token{}, nil
+	}
+	return addons.ParseToken(s)
+}
+
+// target is what phases act on, but for the cluster: this host, its facts and its bundle.
+func (o *hostOptions) target(ctx context.Context) (*phases.Target, error) {
+	t := &phases.Target{Host: host.Local{}}
+	for _, name := range o.ignore {
+		t.Ignore = append(t.Ignore, strings.ToLower(name))
+	}
+	var err error
+	if o.bundle != "" {
+		if t.Bundle, err = bundle.Open(o.bundle); err != nil {
+			return nil, err
+		}
+	}
+	t.Facts, err = phases.Facts(ctx, t.Host)
+	return t, err
+}
+
+// complete fills what flags and the bundle say into the document, and validates it.
+func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.Role) error {
+	set(&c.Spec.Runtime.Socket, o.socket)
+	if c.Spec.Runtime.Socket != "" && !strings.Contains(c.Spec.Runtime.Socket, "://") {
+		c.Spec.Runtime.Socket = "unix://" + c.Spec.Runtime.Socket // as kubeadm
+	}
+	set(&c.Spec.Patches, o.patches)
+	var v config.Versions
+	if t.Bundle != nil {
+		v = t.Bundle.Versions("linux/" + t.Facts.Machine)
+	}
+	c.Default(v)
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("the cluster document is not valid: %w", err)
+	}
+	t.Cluster = c
+	t.Node = c.Node(o.nodeName, role, t.Facts)
+	if o.address != "" {
+		t.Node.Address = o.address
+	}
+	if c.Spec.Patches != "" {
+		p, err := manifests.LoadPatches(os.DirFS(c.Spec.Patches))
+		if err != nil {
+			return fmt.Errorf("--patches: %w", err)
+		}
+		t.Patches = p
+	}
+	return nil
+}
+
+func set(s *string, v string) {
+	if v != "" {
+		*s = v
+	}
+}
+
+type initOptions struct {
+	hostOptions
+	config   string
+	document config.Cluster // from flags
+	certSANs []string
+	gates    []string
+	ttl      time.Duration
+}
+
+func newInit(out func() output) *cobra.Command {
+	o := &initOptions{hostOptions: hostOptions{out: out}}
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make this host the control plane of a new cluster",
+		Long: `Make this host the control plane of a new cluster.
+
+What the host lacks is installed from --bundle; certificates, static pods, kubelet,
+kube-proxy, CoreDNS and the pod network are made. It ends with a kubeconfig in
+/etc/kubernetes/admin.conf and prints the command with which workers join.
+
+Phases, each also as "kubewright init phase NAME":
+` + describePhases(phases.Init()),
+		Example: `  kubewright init --bundle /mnt/bundle
+  kubewright init --config cluster.yaml --bundle /mnt/bundle
+  kubewright init --pod-network-cidr 10.10.0.0/16 --control-plane-endpoint api.example.org`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), phases.Init()) },
+	}
+	o.flags(cmd.PersistentFlags())
+	f, s := cmd.PersistentFlags(), &o.document.Spec
+	f.StringVar(&o.config, "config", "", "file with a Cluster document; - is standard input")
+	f.StringVar(&s.KubernetesVersion, "kubernetes-version", "", "version to install (default: that of the bundle)")
+	f.StringVar(&s.ControlPlane.Endpoint, "control-plane-endpoint", "", "stable HOST[:PORT] for all API servers")
+	f.Int32Var(&s.ControlPlane.BindPort, "apiserver-bind-port", 0, "port of the API server (default 6443)")
+	f.StringSliceVar(&o.certSANs, "apiserver-cert-extra-sans", nil, "further names and addresses in the API server's certificate")
+	f.StringVar(&s.Network.PodCIDR, "pod-network-cidr", "", "range of pod addresses (default 10.244.0.0/16)")
+	f.StringVar(&s.Network.ServiceCIDR, "service-cidr", "", "range of service addresses (default 10.96.0.0/12)")
+	f.StringVar(&s.Network.DNSDomain, "service-dns-domain", "", "domain of services (default cluster.local)")
+	f.StringVar(&s.ImageRepository, "image-repository", "", "registry of the control plane's images (default registry.k8s.io)")
+	f.StringVar(&s.Network.CNI.Name, "cni", "", "pod network: "+strings.Join(config.CNIs, ", ")+" (default flannel)")
+	f.StringSliceVar(&o.gates, "feature-gates", nil, "NAME=true|false of Kubernetes' features")
+	f.DurationVar(&o.ttl, "token-ttl", 24*time.Hour, "after this the token expires; 0: never")
+	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
+	must(cmd.MarkPersistentFlagDirname("bundle"))
+	must(cmd.MarkPersistentFlagDirname("patches"))
+	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
+	addPhases(cmd, phases.Init(), func(cmd *cobra.Command, list []phases.Phase) error { return o.run(cmd.Context(), list) })
+	completePhases(cmd, phases.Init())
+	return cmd
+}
+
+// cluster is the document: the file, or the flags.
+func (o *initOptions) cluster() (*config.Cluster, error) {
+	o.document.Spec.ControlPlane.CertSANs = o.certSANs
+	for _, g := range o.gates {
+		name, value, ok := strings.Cut(g, "=")
+		if !ok || value != "true" && value != "false" {
+			return nil, fmt.Errorf("--feature-gates %q: write NAME=true or NAME=false", g)
+		}
+		if o.document.Spec.FeatureGates == nil {
+			o.document.Spec.FeatureGates = map[string]bool{}
+		}
+		o.document.Spec.FeatureGates[name] = value == "true"
+	}
+	if o.config == "" {
+		return &o.document, nil
+	}
+	if other := o.fromFlags(); other != "" {
+		return nil, fmt.Errorf("--config and --%s: the document says it all, so write it there", other)
+	}
+	return config.Load(o.config)
+}
+
+// fromFlags names a flag whose place is in the document; empty where there is none.
+func (o *initOptions) fromFlags() string {
+	s := o.document.Spec
+	given := map[string]bool{
+		"kubernetes-version": s.KubernetesVersion != "", "control-plane-endpoint": s.ControlPlane.Endpoint != "",
+		"apiserver-bind-port": s.ControlPlane.BindPort != 0, "apiserver-cert-extra-sans": o.certSANs != nil,
+		"pod-network-cidr": s.Network.PodCIDR != "", "service-cidr": s.Network.ServiceCIDR != "",
+		"service-dns-domain": s.Network.DNSDomain != "", "image-repository": s.ImageRepository != "",
+		"cni": s.Network.CNI.Name != "", "feature-gates": o.gates != nil,
+	}
+	var names []string
+	for name, yes := range given {
+		if yes {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", --")
+}
+
+func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
+	view := newView(o.out())
+	defer view.close()
+	t, err := o.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	t.Report = view.event
+	if o.out() == "json" && len(list) == len(phases.Init()) {
+		// A program can start the joins now: they wait for the API server themselves.
+		view.result(joinResult(t))
+	}
+	if err := phases.Run(ctx, list, t, o.skip); err != nil {
+		return err
+	}
+	view.close()
+	if len(list) == len(phases.Init()) && o.out() == "text" {
+		fmt.Printf(initDone, pki.AdminConf, t.JoinCommand())
+	}
+	return nil
+}
+
+const initDone = `
+The control plane is up. As root, or with a copy of the file that is yours:
+
+  export KUBECONFIG=%s
+  kubectl get nodes
+
+Make other hosts workers of this cluster, as root on each (the token is a secret):
+
+  %s
+`
+
+// prepare reads everything that phases need, and changes nothing.
+func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
+	c, err := o.cluster()
+	if err != nil {
+		return nil, err
+	}
+	t, err := o.target(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
+		return nil, err
+	}
+	if t.Token, err = o.readToken(); err != nil {
+		return nil, err
+	}
+	if t.Token == (addons.Token{}) {
+		t.Token = addons.NewToken()
+	}
+	t.TTL = o.ttl
+	if !t.Facts.Root {
+		return t, errors.New("this is not root: run it with sudo")
+	}
+	existing := map[string][]byte{}
+	for _, path := range pki.Paths(t.Node) {
+		b, err := t.Host.ReadFile(ctx, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		existing[path] = b
+	}
+	if t.Secrets, err = pki.New(t.Cluster, t.Node, existing, time.Now()); err != nil {
+		return nil, err
+	}
+	kubeconfig, err := t.Secrets.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	t.API, err = phases.NewClient(t.Host, kubeconfig)
+	return t, err
+}
+
+func joinResult(t *phases.Target) any {
+	return struct {
+		Kind       string `json:"kind"`
+		Kubeconfig string `json:"kubeconfig"`
+		Join       string `json:"join"`
+	}{"Init", pki.AdminConf, t.JoinCommand()}
+}

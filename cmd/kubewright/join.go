@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/phases"
+)
+
+type joinOptions struct {
+	hostOptions
+	pins   []string
+	unsafe bool
+}
+
+func newJoin(out func() output) *cobra.Command {
+	o := &joinOptions{hostOptions: hostOptions{out: out}}
+	var endpoint string
+	cmd := &cobra.Command{
+		Use:   "join HOST:PORT",
+		Short: "Make this host a worker of a cluster",
+		Long: `Make this host a worker of a cluster that kubewright or kubeadm made.
+
+The cluster is believed when cluster-info is signed with the token and holds a CA with
+one of the given hashes. A cluster that does not answer yet is waited for, while this
+host is being prepared.
+
+Phases, each also as "kubewright join phase NAME HOST:PORT":
+` + describePhases(phases.Join()),
+		Example: `  kubewright join 192.0.2.11:6443 --token-file token --discovery-token-ca-cert-hash sha256:HEX --bundle /mnt/bundle`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("name the API server: kubewright join HOST:PORT --token TOKEN --discovery-token-ca-cert-hash sha256:HEX")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], phases.Join()) },
+	}
+	o.flags(cmd.PersistentFlags())
+	f := cmd.PersistentFlags()
+	f.StringSliceVar(&o.pins, "discovery-token-ca-cert-hash", nil, "sha256:HEX of the public key of the cluster's CA; more than one may be given")
+	f.BoolVar(&o.unsafe, "discovery-token-unsafe-skip-ca-verification", false, "believe whoever knows the token: anyone who does can pose as the cluster")
+	f.StringVar(&endpoint, "control-plane", "", "HOST:PORT of the API server, for phase NAME")
+	must(f.MarkHidden("control-plane"))
+	must(cmd.MarkPersistentFlagDirname("bundle"))
+	must(cmd.MarkPersistentFlagDirname("patches"))
+	addPhases(cmd, phases.Join(), func(cmd *cobra.Command, list []phases.Phase) error {
+		return o.run(cmd.Context(), endpoint, list)
+	})
+	completePhases(cmd, phases.Join())
+	return cmd
+}
+
+func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Phase) error {
+	token, err := o.readToken()
+	if err != nil {
+		return err
+	}
+	if token == (addons.Token{}) {
+		return errors.New("join needs a bootstrap token: --token or --token-file; print a whole command on a control plane with `kubewright token create --print-join-command`")
+	}
+	if len(o.pins) == 0 && !o.unsafe {
+		return errors.New("join needs --discovery-token-ca-cert-hash sha256:HEX, by which it knows the cluster; print a whole command on a control plane with `kubewright token create --print-join-command`")
+	}
+	if _, _, err := config.SplitEndpoint(endpoint, 6443); err != nil {
+		return fmt.Errorf("the API server's address: %w", err)
+	}
+	view := newView(o.out())
+	defer view.close()
+	t, err := o.target(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
+		return err
+	}
+	t.Token = token
+	t.Report = view.event
+	t.Discover = phases.Discover(t.Host, phases.DiscoverOptions{
+		Endpoint: endpoint, Token: token, Pins: o.pins, SkipCA: o.unsafe, Timeout: t.Cluster.Spec.Timeouts.Discovery.Duration,
+		Waiting: func(err error) {
+			view.event(phases.Event{Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", endpoint, err)})
+		},
+	})
+	if err := phases.Run(ctx, list, t, o.skip); err != nil {
+		return err
+	}
+	view.close()
+	if o.out() == "json" {
+		view.result(struct {
+			Kind string `json:"kind"`
+			Node string `json:"node"`
+		}{"Join", t.Node.Name})
+		return nil
+	}
+	fmt.Printf("\n%s is a node of the cluster. On a control plane: kubectl get nodes\n", t.Node.Name)
+	return nil
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubewright/kubewright/phases"
+)
+
+func describePhases(list []phases.Phase) string {
+	var b strings.Builder
+	for _, p := range list {
+		fmt.Fprintf(&b, "  %-26s %s\n", p.Name, p.Short)
+	}
+	return b.String()
+}
+
+// addPhases gives a command one sub-command for each of its phases: NAME alone, or all of NAME/...
+func addPhases(parent *cobra.Command, list []phases.Phase, run func(*cobra.Command, []phases.Phase) error) {
+	phase := &cobra.Command{
+		Use:       "phase NAME",
+		Short:     "Run one phase of " + parent.Name() + " alone",
+		Long:      "Run one phase of " + parent.Name() + " alone. What comes before it is expected to be done.\n\n" + describePhases(list),
+		Example:   fmt.Sprintf("  kubewright %s phase %s", parent.Name(), list[len(list)-1].Name),
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: groups(list),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			chosen := phases.Select(list, args[0])
+			if len(chosen) == 0 {
+				return fmt.Errorf("there is no phase %q: the phases are %s", args[0], strings.Join(groups(list), ", "))
+			}
+			return run(cmd, chosen)
+		},
+	}
+	parent.AddCommand(phase)
+}
+
+func completePhases(cmd *cobra.Command, list []phases.Phase) {
+	must(cmd.RegisterFlagCompletionFunc("skip-phases", cobra.FixedCompletions(groups(list), cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// groups are the names that Select understands.
+func groups(list []phases.Phase) []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, p := range list {
+		if group, _, ok := strings.Cut(p.Name, "/"); ok && !seen[group] {
+			seen[group] = true
+			names = append(names, group)
+		}
+		names = append(names, p.Name)
+	}
+	return names
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/term"
+
+	"github.com/kubewright/kubewright/phases"
+)
+
+// view shows events on standard error and results on standard output.
+type view struct {
+	mu    sync.Mutex
+	json  *json.Encoder
+	err   io.Writer
+	color bool
+	bars  *bars // nil but on a terminal
+}
+
+func newView(o output) *view {
+	v := &view{err: os.Stderr}
+	if o == "json" {
+		v.json = json.NewEncoder(os.Stderr)
+		return v
+	}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		v.color = os.Getenv("NO_COLOR") == ""
+		v.bars = newBars(os.Stderr)
+		v.err = v.bars
+	}
+	return v
+}
+
+// result prints an answer of the command.
+func (v *view) result(r any) {
+	must(json.NewEncoder(os.Stdout).Encode(r))
+}
+
+func (v *view) event(e phases.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.json != nil {
+		must(v.json.Encode(e))
+		return
+	}
+	if e.State == phases.Progress {
+		if v.bars != nil {
+			v.bars.progress(e)
+		}
+		return
+	}
+	if line := v.line(e); line != "" {
+		fmt.Fprintln(v.err, line)
+	}
+}
+
+// colours of states, as SGR parameters.
+var colours = map[phases.State]string{phases.Done: "32", phases.Failed: "31", phases.Notice: "33", phases.Blocked: "33"}
+
+// line is an event in words; empty where a person need not see it.
+func (v *view) line(e phases.Event) string {
+	state := string(e.State)
+	switch e.State {
+	case phases.Started:
+		return ""
+	case phases.Notice:
+		return v.paint(e.State, "! "+e.Phase+": "+e.Message)
+	case phases.Failed:
+		return v.paint(e.State, fmt.Sprintf("x %-26s %s", e.Phase, "failed")) // the message comes at the end
+	case phases.Blocked:
+		state = "not started"
+	}
+	mark := "  "
+	if e.State == phases.Done {
+		mark = "+ "
+	}
+	s := fmt.Sprintf("%s%-26s %s", mark, e.Phase, state)
+	if e.Seconds >= 0.05 {
+		s += fmt.Sprintf(" %.1fs", e.Seconds)
+	}
+	return v.paint(e.State, s)
+}
+
+func (v *view) paint(s phases.State, text string) string {
+	if c := colours[s]; v.color && c != "" {
+		return "\x1b[" + c + "m" + text + "\x1b[0m"
+	}
+	return text
+}
+
+// close ends the live view; it may be called again.
+func (v *view) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.bars != nil {
+		v.bars.wait()
+		v.bars, v.err = nil, os.Stderr
+	}
+}

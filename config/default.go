@@ -1,0 +1,106 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// Versions are those of what a cluster is made of. A bundle knows them; where there is
+// none, those that kubeadm of the same minor would take.
+type Versions struct {
+	Kubernetes string // v1.36.3
+	Etcd       string // 3.6.8-0
+	CoreDNS    string // v1.14.2
+	Pause      string // 3.10.2
+	Flannel    string // v0.28.10
+}
+
+// Catalogue is what is used where neither the document nor a bundle says.
+// Etcd, CoreDNS and pause are those of kubeadm v1.36.3, constants.go.
+var catalogue = Versions{
+	Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10",
+}
+
+// Default fills what the document leaves open, first from v, then from the catalogue.
+func (c *Cluster) Default(v Versions) {
+	set(&c.APIVersion, APIVersion)
+	set(&c.Kind, Kind)
+	set(&c.Metadata.Name, "kubernetes")
+	s := &c.Spec
+	set(&s.KubernetesVersion, v.Kubernetes, catalogue.Kubernetes)
+	if !strings.HasPrefix(s.KubernetesVersion, "v") {
+		s.KubernetesVersion = "v" + s.KubernetesVersion // kubeadm takes both
+	}
+	set(&s.ImageRepository, "registry.k8s.io")
+	if s.ControlPlane.BindPort == 0 {
+		s.ControlPlane.BindPort = 6443
+	}
+	set(&s.Etcd.ImageTag, v.Etcd, catalogue.Etcd)
+	set(&s.Etcd.DataDir, "/var/lib/etcd")
+	set(&s.Network.ServiceCIDR, "10.96.0.0/12")
+	set(&s.Network.DNSDomain, "cluster.local")
+	set(&s.Network.CNI.Name, "flannel")
+	if s.Network.CNI.Name == "flannel" {
+		set(&s.Network.PodCIDR, "10.244.0.0/16")
+		set(&s.Network.CNI.Flannel.Backend, "vxlan")
+		set(&s.Network.CNI.Flannel.Version, v.Flannel, catalogue.Flannel)
+	}
+	set(&s.KubeProxy.Mode, "iptables")
+	set(&s.DNS.ImageTag, v.CoreDNS, catalogue.CoreDNS)
+	if s.DNS.Replicas == 0 {
+		s.DNS.Replicas = 2
+	}
+	set(&s.PKI.Algorithm, "ECDSA-P256")
+	wait(&s.PKI.Validity, 365*24*time.Hour)
+	wait(&s.PKI.CAValidity, 10*365*24*time.Hour)
+	set(&s.Runtime.Socket, "unix:///run/containerd/containerd.sock")
+	set(&s.Runtime.SandboxImage, s.ImageRepository+"/pause:"+first(v.Pause, catalogue.Pause))
+	wait(&s.Timeouts.ControlPlaneComponentHealthCheck, 4*time.Minute)
+	wait(&s.Timeouts.KubeletHealthCheck, 4*time.Minute)
+	wait(&s.Timeouts.KubernetesAPICall, time.Minute)
+	wait(&s.Timeouts.Discovery, 5*time.Minute)
+	wait(&s.Timeouts.TLSBootstrap, 5*time.Minute)
+	for i := range s.Hosts {
+		if s.Hosts[i].Roles == nil {
+			s.Hosts[i].Roles = []Role{WorkerRole}
+		}
+	}
+}
+
+// Node gives the node of this host in the role that it is about to take: what the
+// document says of it, completed by the facts.
+func (c *Cluster) Node(name string, role Role, f Facts) Node {
+	if name == "" {
+		name = strings.ToLower(f.Hostname)
+	}
+	n := Node{Name: name}
+	for _, h := range c.Spec.Hosts {
+		if h.Name == name {
+			n = h
+		}
+	}
+	if !n.Has(role) {
+		n.Roles = []Role{role}
+	}
+	if n.Address == "" && f.DefaultIP.IsValid() {
+		n.Address = f.DefaultIP.String()
+	}
+	return n
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func set(s *string, values ...string) { *s = first(append([]string{*s}, values...)...) }
+
+func wait(d *Duration, v time.Duration) {
+	if d.Duration == 0 {
+		d.Duration = v
+	}
+}

@@ -1,0 +1,230 @@
+// Package config is the Cluster document: its types, defaults, validation and printing,
+// and the facts of a host.
+//
+// In goes YAML (or flags); out comes one *[Cluster] that is complete and valid, and that
+// nobody changes afterwards. Every file and object of a cluster is computed from it.
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// APIVersion and Kind head every document.
+const (
+	APIVersion = "kubewright.dev/v1alpha1"
+	Kind       = "Cluster"
+)
+
+// Cluster is the whole wish. The zero value plus [Default] is a working cluster.
+type Cluster struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+	Spec       Spec     `json:"spec"`
+}
+
+// Metadata names the cluster, in kubeconfigs and in the controller manager.
+type Metadata struct {
+	Name string `json:"name"`
+}
+
+// Spec is what the cluster should be.
+type Spec struct {
+	KubernetesVersion string       `json:"kubernetesVersion"` // vMAJOR.MINOR.PATCH
+	ImageRepository   string       `json:"imageRepository"`
+	ControlPlane      ControlPlane `json:"controlPlane"`
+	APIServer         Component    `json:"apiServer,omitzero"`
+	ControllerManager Component    `json:"controllerManager,omitzero"`
+	Scheduler         Component    `json:"scheduler,omitzero"`
+	Etcd              Etcd         `json:"etcd"`
+	Network           Network      `json:"network"`
+	KubeProxy         KubeProxy    `json:"kubeProxy"`
+	DNS               DNS          `json:"dns"`
+	PKI               PKI          `json:"pki"`
+	Runtime           Runtime      `json:"runtime"`
+	// Kubelet is merged over the defaults; the fields are those of a
+	// kubelet.config.k8s.io/v1beta1 KubeletConfiguration and checked as such.
+	Kubelet map[string]any `json:"kubelet,omitempty"`
+	// FeatureGates go to all components.
+	FeatureGates map[string]bool `json:"featureGates,omitempty"`
+	// Patches is a directory of patch files, with kubeadm's file names.
+	Patches string `json:"patches,omitempty"`
+	// Timeouts bound each wait.
+	Timeouts Timeouts `json:"timeouts"`
+	// Hosts hold what differs from host to host; a host that is not listed gets the defaults.
+	Hosts []Node `json:"hosts,omitempty"`
+}
+
+// ControlPlane is how the API servers are reached.
+type ControlPlane struct {
+	// Endpoint is a stable HOST[:PORT] for all API servers. Empty: the first one's address.
+	Endpoint string   `json:"endpoint,omitempty"`
+	CertSANs []string `json:"certSANs,omitempty"` // further names and addresses in the API server's certificate
+	BindPort int32    `json:"bindPort"`           // 6443
+}
+
+// Component adjusts a static pod.
+type Component struct {
+	ExtraArgs    []Arg           `json:"extraArgs,omitempty"` // override the built-in flags of the same name
+	ExtraEnvs    []corev1.EnvVar `json:"extraEnvs,omitempty"`
+	ExtraVolumes []HostPath      `json:"extraVolumes,omitempty"`
+}
+
+// Arg is a flag without its dashes. The same name may occur more than once.
+type Arg struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// HostPath is a directory or file of the host, mounted into a static pod.
+type HostPath struct {
+	Name      string              `json:"name"`
+	HostPath  string              `json:"hostPath"`
+	MountPath string              `json:"mountPath"`
+	ReadOnly  bool                `json:"readOnly,omitempty"`
+	PathType  corev1.HostPathType `json:"pathType,omitempty"`
+}
+
+// Etcd is the store, run as a static pod beside each API server.
+type Etcd struct {
+	ImageTag       string          `json:"imageTag"`
+	DataDir        string          `json:"dataDir"`
+	ExtraArgs      []Arg           `json:"extraArgs,omitempty"`
+	ExtraEnvs      []corev1.EnvVar `json:"extraEnvs,omitempty"`
+	ServerCertSANs []string        `json:"serverCertSANs,omitempty"`
+	PeerCertSANs   []string        `json:"peerCertSANs,omitempty"`
+}
+
+// Network is the pod network and the service network.
+type Network struct {
+	PodCIDR     string `json:"podCIDR"`
+	ServiceCIDR string `json:"serviceCIDR"`
+	DNSDomain   string `json:"dnsDomain"`
+	CNI         CNI    `json:"cni"`
+}
+
+// CNI is the pod network's implementation.
+type CNI struct {
+	Name    string  `json:"name"` // flannel or none
+	Flannel Flannel `json:"flannel,omitzero"`
+}
+
+// Flannel are the settings of the flannel network.
+type Flannel struct {
+	Backend string `json:"backend,omitempty"` // vxlan or host-gw
+	Version string `json:"version,omitempty"` // of the image
+	// Interface that carries the traffic between hosts; empty: that of the default route.
+	Interface string `json:"interface,omitempty"`
+}
+
+// KubeProxy makes services reachable on each node.
+type KubeProxy struct {
+	Mode string `json:"mode"` // iptables, nftables or none
+	// Config is merged over the defaults; the fields are those of a
+	// kubeproxy.config.k8s.io/v1alpha1 KubeProxyConfiguration and checked as such.
+	Config map[string]any `json:"config,omitempty"`
+}
+
+// DNS is CoreDNS.
+type DNS struct {
+	ImageTag string `json:"imageTag"`
+	Replicas int32  `json:"replicas"`
+	Disabled bool   `json:"disabled,omitempty"`
+}
+
+// PKI is how keys and certificates are made. What exists is loaded and never replaced.
+type PKI struct {
+	Algorithm  string   `json:"algorithm"`  // ECDSA-P256, ECDSA-P384, RSA-2048, RSA-3072, RSA-4096
+	Validity   Duration `json:"validity"`   // of leaf certificates, 8760h
+	CAValidity Duration `json:"caValidity"` // 87600h
+}
+
+// Runtime is the container runtime of the hosts.
+type Runtime struct {
+	Socket       string `json:"socket"`       // unix:///run/containerd/containerd.sock
+	SandboxImage string `json:"sandboxImage"` // the pause image
+}
+
+// Timeouts bound each wait, as kubeadm's fields of the same names.
+type Timeouts struct {
+	ControlPlaneComponentHealthCheck Duration `json:"controlPlaneComponentHealthCheck"`
+	KubeletHealthCheck               Duration `json:"kubeletHealthCheck"`
+	KubernetesAPICall                Duration `json:"kubernetesAPICall"`
+	Discovery                        Duration `json:"discovery"`
+	TLSBootstrap                     Duration `json:"tlsBootstrap"`
+}
+
+// Role is what a host does.
+type Role string
+
+const (
+	ControlPlaneRole Role = "control-plane"
+	WorkerRole       Role = "worker"
+)
+
+// Node is what differs from host to host.
+type Node struct {
+	Name  string `json:"name"`            // of the Node object; a DNS subdomain
+	Roles []Role `json:"roles,omitempty"` // a control plane without worker gets the taint
+	// Address is the IP that the API server advertises, and etcd's.
+	// Empty: that of the interface with the default route.
+	Address string            `json:"address,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	// Taints that the kubelet registers. Null: control planes get node-role.kubernetes.io/control-plane:NoSchedule.
+	Taints      []corev1.Taint `json:"taints,omitempty"`
+	KubeletArgs []Arg          `json:"kubeletArgs,omitempty"`
+}
+
+// Has tells whether the node has a role.
+func (n Node) Has(r Role) bool {
+	for _, have := range n.Roles {
+		if have == r {
+			return true
+		}
+	}
+	return false
+}
+
+// IP is the node's address; the zero Addr where it is not known yet.
+func (n Node) IP() netip.Addr {
+	ip, _ := netip.ParseAddr(n.Address)
+	return ip
+}
+
+// Duration is a time.Duration that reads and writes "10m".
+type Duration struct{ time.Duration }
+
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(b))
+	return err
+}
+
+// Facts are what a host is, gathered once, before the first phase.
+type Facts struct {
+	Hostname      string            `json:"hostname"`
+	Machine       string            `json:"machine"` // amd64, arm64
+	Kernel        string            `json:"kernel"`  // uname -r
+	OS            string            `json:"os"`      // PRETTY_NAME of os-release
+	Addresses     []netip.Prefix    `json:"addresses"`
+	Routes        []netip.Prefix    `json:"routes"`        // of the main table, without default routes
+	DefaultIP     netip.Addr        `json:"defaultIP"`     // source address of the default route
+	CPUs          int               `json:"cpus"`          // usable
+	MemoryBytes   int64             `json:"memoryBytes"`   // MemTotal
+	CgroupVersion int               `json:"cgroupVersion"` // 1 or 2
+	SwapOn        bool              `json:"swapOn"`        // /proc/swaps names one
+	Root          bool              `json:"root"`          // we run as uid 0
+	Systemd       bool              `json:"systemd"`       // is pid 1
+	Resolved      bool              `json:"resolved"`      // systemd-resolved answers
+	TrustDirs     []string          `json:"trustDirs"`     // directories with CA certificates, beside /etc/ssl/certs
+	Listening     []uint16          `json:"listening"`     // TCP ports with a listener
+	Sockets       []string          `json:"sockets"`       // runtime sockets that exist
+	Sysctls       map[string]string `json:"sysctls"`       // those that matter, by name; absent where the kernel has none
+	Commands      map[string]string `json:"commands"`      // path by name, of the commands that matter
+	Units         map[string]string `json:"units"`         // ActiveState of kubelet and containerd
+	Present       map[string]bool   `json:"present"`       // paths that preflight looks at
+}

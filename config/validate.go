@@ -1,0 +1,271 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/blang/semver/v4"
+	"github.com/hashicorp/go-multierror"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	kjson "sigs.k8s.io/json"
+)
+
+// The choices of the fields that have few.
+var (
+	Algorithms      = []string{"ECDSA-P256", "ECDSA-P384", "RSA-2048", "RSA-3072", "RSA-4096"}
+	CNIs            = []string{"flannel", "none"}
+	FlannelBackends = []string{"vxlan", "host-gw"}
+	ProxyModes      = []string{"iptables", "nftables", "none"}
+	minors          = []uint64{34, 35, 36} // of Kubernetes 1
+)
+
+// problems collects errors, each with the path of the field that it is about.
+type problems struct{ all *multierror.Error }
+
+func (p *problems) add(path, format string, args ...any) {
+	p.all = multierror.Append(p.all, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+}
+
+func (p *problems) oneOf(path, value string, choices []string) {
+	if !slices.Contains(choices, value) {
+		p.add(path, "%q is unknown: write one of %s", value, strings.Join(choices, ", "))
+	}
+}
+
+func (p *problems) each(path string, messages []string) {
+	for _, m := range messages {
+		p.add(path, "%s", m)
+	}
+}
+
+// Validate looks at a defaulted document and returns everything that is wrong with it,
+// each with its path and what to write instead.
+func (c *Cluster) Validate() error {
+	p := &problems{}
+	s := c.Spec
+	p.each("metadata.name", validation.IsDNS1123Label(c.Metadata.Name))
+	p.version("spec.kubernetesVersion", s.KubernetesVersion)
+	if e := s.ControlPlane.Endpoint; e != "" {
+		if _, _, err := SplitEndpoint(e, s.ControlPlane.BindPort); err != nil {
+			p.add("spec.controlPlane.endpoint", "%v", err)
+		}
+	}
+	p.port("spec.controlPlane.bindPort", s.ControlPlane.BindPort)
+	p.sans("spec.controlPlane.certSANs", s.ControlPlane.CertSANs)
+	p.sans("spec.etcd.serverCertSANs", s.Etcd.ServerCertSANs)
+	p.sans("spec.etcd.peerCertSANs", s.Etcd.PeerCertSANs)
+	if !strings.HasPrefix(s.Etcd.DataDir, "/") {
+		p.add("spec.etcd.dataDir", "%q is not absolute: write a path that begins with /", s.Etcd.DataDir)
+	}
+	for path, comp := range map[string]Component{"spec.apiServer": s.APIServer, "spec.controllerManager": s.ControllerManager, "spec.scheduler": s.Scheduler,
+		"spec.etcd": {ExtraArgs: s.Etcd.ExtraArgs}} {
+		p.component(path, comp)
+	}
+	p.network(s)
+	p.oneOf("spec.kubeProxy.mode", s.KubeProxy.Mode, ProxyModes)
+	p.oneOf("spec.pki.algorithm", s.PKI.Algorithm, Algorithms)
+	if s.PKI.Validity.Duration <= 0 || s.PKI.CAValidity.Duration <= 0 {
+		p.add("spec.pki", "validity and caValidity must be longer than nothing: write 8760h, say")
+	} else if s.PKI.Validity.Duration > s.PKI.CAValidity.Duration {
+		p.add("spec.pki.validity", "%s is longer than the certificate authority's %s: make it shorter", s.PKI.Validity, s.PKI.CAValidity)
+	}
+	if !strings.HasPrefix(s.Runtime.Socket, "unix:///") {
+		p.add("spec.runtime.socket", "%q: write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say", s.Runtime.Socket)
+	}
+	if s.DNS.Replicas < 0 {
+		p.add("spec.dns.replicas", "%d: write 1 or more, or spec.dns.disabled: true", s.DNS.Replicas)
+	}
+	p.document("spec.kubelet", s.Kubelet, &kubeletv1beta1.KubeletConfiguration{})
+	p.document("spec.kubeProxy.config", s.KubeProxy.Config, &kubeproxyv1alpha1.KubeProxyConfiguration{})
+	for path, d := range map[string]Duration{"controlPlaneComponentHealthCheck": s.Timeouts.ControlPlaneComponentHealthCheck, "kubeletHealthCheck": s.Timeouts.KubeletHealthCheck,
+		"kubernetesAPICall": s.Timeouts.KubernetesAPICall, "discovery": s.Timeouts.Discovery, "tlsBootstrap": s.Timeouts.TLSBootstrap} {
+		if d.Duration < 0 {
+			p.add("spec.timeouts."+path, "%s is less than nothing: write a duration such as 4m", d)
+		}
+	}
+	p.hosts(s.Hosts)
+	if p.all != nil { // maps above: the same report every time
+		slices.SortStableFunc(p.all.Errors, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	}
+	return Errors(p.all)
+}
+
+func (p *problems) version(path, v string) {
+	parsed, err := semver.Parse(strings.TrimPrefix(v, "v"))
+	if err != nil {
+		p.add(path, "%q is not a version: write v1.36.3, say", v)
+		return
+	}
+	if parsed.Major != 1 || !slices.Contains(minors, parsed.Minor) {
+		p.add(path, "%s cannot be installed by this kubewright: write a version from v1.%d to v1.%d", v, minors[0], minors[len(minors)-1])
+	}
+}
+
+func (p *problems) port(path string, port int32) {
+	if port < 1 || port > 65535 {
+		p.add(path, "%d is not a port: write a number from 1 to 65535", port)
+	}
+}
+
+func (p *problems) sans(path string, sans []string) {
+	for i, san := range sans {
+		if net.ParseIP(san) == nil && len(validation.IsDNS1123Subdomain(san)) > 0 && len(validation.IsWildcardDNS1123Subdomain(san)) > 0 {
+			p.add(fmt.Sprintf("%s[%d]", path, i), "%q is neither an IP address nor a DNS name", san)
+		}
+	}
+}
+
+func (p *problems) component(path string, c Component) {
+	for i, a := range c.ExtraArgs {
+		if a.Name == "" || strings.HasPrefix(a.Name, "-") || strings.ContainsAny(a.Name, "= ") {
+			p.add(fmt.Sprintf("%s.extraArgs[%d].name", path, i), "%q: write the flag's name without dashes, and its value under value", a.Name)
+		}
+	}
+	for i, e := range c.ExtraEnvs {
+		p.each(fmt.Sprintf("%s.extraEnvs[%d].name", path, i), validation.IsEnvVarName(e.Name))
+	}
+	for i, v := range c.ExtraVolumes {
+		at := fmt.Sprintf("%s.extraVolumes[%d]", path, i)
+		p.each(at+".name", validation.IsDNS1123Label(v.Name))
+		if !strings.HasPrefix(v.HostPath, "/") || !strings.HasPrefix(v.MountPath, "/") {
+			p.add(at, "hostPath %q and mountPath %q must both be absolute", v.HostPath, v.MountPath)
+		}
+	}
+}
+
+func (p *problems) network(s Spec) {
+	n := s.Network
+	p.each("spec.network.dnsDomain", validation.IsDNS1123Subdomain(n.DNSDomain))
+	p.oneOf("spec.network.cni.name", n.CNI.Name, CNIs)
+	service, serviceOK := p.cidr("spec.network.serviceCIDR", n.ServiceCIDR)
+	if serviceOK && service.Addr().BitLen()-service.Bits() < 4 {
+		// The DNS service takes the tenth address.
+		p.add("spec.network.serviceCIDR", "%s holds fewer than 16 addresses: write a larger range", service)
+	}
+	if n.CNI.Name == "flannel" {
+		p.oneOf("spec.network.cni.flannel.backend", n.CNI.Flannel.Backend, FlannelBackends)
+		if n.PodCIDR == "" {
+			p.add("spec.network.podCIDR", "flannel needs one: write 10.244.0.0/16, say")
+		}
+	}
+	if n.PodCIDR == "" {
+		return
+	}
+	pod, podOK := p.cidr("spec.network.podCIDR", n.PodCIDR)
+	if !podOK {
+		return
+	}
+	// The controller manager gives each node a /24 (IPv6: a /64).
+	if mask := map[bool]int{true: 24, false: 64}[pod.Addr().Is4()]; pod.Bits() > mask {
+		p.add("spec.network.podCIDR", "%s is smaller than one node's share, a /%d: write a larger range", pod, mask)
+	}
+	if serviceOK && pod.Addr().Is4() != service.Addr().Is4() {
+		p.add("spec.network", "podCIDR %s and serviceCIDR %s are of different IP families: write both as IPv4 or both as IPv6", pod, service)
+	}
+	if serviceOK && pod.Overlaps(service) {
+		p.add("spec.network", "podCIDR %s and serviceCIDR %s overlap: write ranges that have no address in common", pod, service)
+	}
+}
+
+func (p *problems) cidr(path, s string) (netip.Prefix, bool) {
+	if strings.Contains(s, ",") {
+		p.add(path, "%q holds two ranges: write one; dual-stack is not supported yet", s)
+		return netip.Prefix{}, false
+	}
+	cidr, err := netip.ParsePrefix(s)
+	if err != nil {
+		p.add(path, "%q is not a range: write ADDRESS/BITS, 10.244.0.0/16, say", s)
+		return netip.Prefix{}, false
+	}
+	if cidr != cidr.Masked() {
+		p.add(path, "%s has bits set behind the mask: write %s", cidr, cidr.Masked())
+	}
+	return cidr.Masked(), true
+}
+
+// document checks overrides against the type that reads them.
+func (p *problems) document(path string, m map[string]any, into any) {
+	if m == nil {
+		return
+	}
+	for _, fixed := range []string{"apiVersion", "kind"} {
+		if _, ok := m[fixed]; ok {
+			p.add(path+"."+fixed, "is implied: leave it out")
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		p.add(path, "%v", err)
+		return
+	}
+	strict, err := kjson.UnmarshalStrict(b, into)
+	for _, e := range strict {
+		field := quotedField.FindStringSubmatch(e.Error())
+		if field == nil {
+			p.add(path, "%v", e)
+			continue
+		}
+		p.add(path+"."+field[1], "unknown field: see the reference of %T", into)
+	}
+	if err != nil {
+		p.add(path, "%v", wrongType(err))
+	}
+}
+
+func (p *problems) hosts(hosts []Node) {
+	names, addresses := map[string]int{}, map[string]int{}
+	for i, h := range hosts {
+		at := fmt.Sprintf("spec.hosts[%d]", i)
+		p.each(at+".name", validation.IsDNS1123Subdomain(h.Name))
+		if j, ok := names[h.Name]; ok {
+			p.add(at+".name", "%q is the name of spec.hosts[%d] already", h.Name, j)
+		}
+		names[h.Name] = i
+		for _, r := range h.Roles {
+			p.oneOf(at+".roles", string(r), []string{string(ControlPlaneRole), string(WorkerRole)})
+		}
+		if h.Address != "" {
+			if !h.IP().IsValid() {
+				p.add(at+".address", "%q is not an IP address", h.Address)
+			}
+			if j, ok := addresses[h.Address]; ok {
+				p.add(at+".address", "%s is the address of spec.hosts[%d] already", h.Address, j)
+			}
+			addresses[h.Address] = i
+		}
+		for k, v := range h.Labels {
+			p.each(at+".labels."+k, validation.IsQualifiedName(k))
+			p.each(at+".labels."+k, validation.IsValidLabelValue(v))
+		}
+		for j, t := range h.Taints {
+			p.each(fmt.Sprintf("%s.taints[%d].key", at, j), validation.IsQualifiedName(t.Key))
+			p.oneOf(fmt.Sprintf("%s.taints[%d].effect", at, j), string(t.Effect),
+				[]string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)})
+		}
+		p.component(at, Component{ExtraArgs: h.KubeletArgs})
+	}
+}
+
+// SplitEndpoint takes HOST, HOST:PORT, [IPv6]:PORT or IPv6 apart.
+func SplitEndpoint(endpoint string, defaultPort int32) (host string, port int32, err error) {
+	host, port = strings.Trim(endpoint, "[]"), defaultPort
+	if h, ps, e := net.SplitHostPort(endpoint); e == nil {
+		n, e := strconv.ParseUint(ps, 10, 16)
+		if e != nil || n == 0 {
+			return "", 0, fmt.Errorf("%q: the port must be a number from 1 to 65535", endpoint)
+		}
+		host, port = h, int32(n)
+	}
+	if net.ParseIP(host) == nil && len(validation.IsDNS1123Subdomain(host)) > 0 {
+		return "", 0, fmt.Errorf("%q is neither HOST nor HOST:PORT: write a DNS name or an IP address, and a port if it is not %d", endpoint, defaultPort)
+	}
+	return host, port, nil
+}

@@ -1,0 +1,250 @@
+package phases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	watchtools "k8s.io/client-go/tools/watch"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/host"
+)
+
+// FieldManager owns what we apply.
+const FieldManager = "kubewright"
+
+// API is the door to a cluster's API server. Objects name themselves: apiVersion, kind,
+// namespace (empty: not namespaced) and name.
+type API interface {
+	// Ready is one look at path (/readyz, /livez); the error holds what the server said.
+	Ready(ctx context.Context, path string) error
+	// Apply makes objects true by server-side apply, and returns "Kind namespace/name" of
+	// those that this changed.
+	Apply(ctx context.Context, objects ...addons.Object) ([]string, error)
+	// Get returns the live object of that name; what is not there is an [apierrors.IsNotFound].
+	Get(ctx context.Context, object addons.Object) (addons.Object, error)
+	// List returns the live objects of the kind and namespace of object, with the labels of selector.
+	List(ctx context.Context, object addons.Object, selector string) ([]addons.Object, error)
+	// Update replaces the live object, if its resourceVersion is still that of object.
+	Update(ctx context.Context, object addons.Object) error
+	// Delete removes the object; that it is not there is no error.
+	Delete(ctx context.Context, object addons.Object) error
+	// Until watches the object of that name until accept says so, and returns it.
+	// There is no limit but ctx.
+	Until(ctx context.Context, object addons.Object, accept func(addons.Object) bool) (addons.Object, error)
+}
+
+// Client is the API of a live cluster.
+type Client struct {
+	dynamic dynamic.Interface
+	http    *http.Client
+	server  string
+}
+
+// NewClient connects with a kubeconfig, through the host's own view of the network. It
+// sends nothing yet.
+func NewClient(h host.Host, kubeconfig []byte) (*Client, error) {
+	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) { return h.Dial(ctx, network, addr) }
+	cfg.QPS = -1 // a few dozen requests in all: the server's own fairness is limit enough
+	cfg.UserAgent = "kubewright"
+	cfg.WarningHandler = rest.NoWarnings{}
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	dyn, err := dynamic.NewForConfigAndClient(cfg, client)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{dynamic: dyn, http: client, server: cfg.Host}, nil
+}
+
+func (c *Client) Ready(ctx context.Context, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	if err != nil {
+		return err
+	}
+	// A server that accepts and then says nothing is still starting.
+	bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	resp, err := c.http.Do(req.WithContext(bounded))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s%s says %s: %s", c.server, path, resp.Status, failing(string(body)))
+	}
+	return nil
+}
+
+// failing keeps the lines of a health report that name what is not healthy.
+func failing(report string) string {
+	var bad []string
+	for line := range strings.Lines(report) {
+		if strings.HasPrefix(line, "[-]") {
+			bad = append(bad, strings.TrimSpace(line))
+		}
+	}
+	if len(bad) == 0 {
+		return strings.TrimSpace(report)
+	}
+	return strings.Join(bad, "; ")
+}
+
+func (c *Client) resource(o addons.Object) dynamic.ResourceInterface {
+	// Every kind that we make has the regular plural, so nothing has to be discovered.
+	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+	if ns := o.GetNamespace(); ns != "" {
+		return c.dynamic.Resource(gvr).Namespace(ns)
+	}
+	return c.dynamic.Resource(gvr)
+}
+
+func (c *Client) Apply(ctx context.Context, objects ...addons.Object) ([]string, error) {
+	var changed []string
+	for _, stage := range stages(objects) {
+		results := make([]string, len(stage))
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(8)
+		for i, o := range stage {
+			g.Go(func() (err error) {
+				results[i], err = c.apply(ctx, o)
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return changed, err
+		}
+		for _, r := range results {
+			if r != "" {
+				changed = append(changed, r)
+			}
+		}
+	}
+	return changed, nil
+}
+
+func (c *Client) apply(ctx context.Context, o addons.Object) (string, error) {
+	name := describe(o)
+	before, err := c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("apply %s: %w", name, err)
+	}
+	after, err := c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+	if err != nil {
+		return "", fmt.Errorf("apply %s: %w", name, err)
+	}
+	if before != nil && before.GetResourceVersion() == after.GetResourceVersion() {
+		return "", nil
+	}
+	return name, nil
+}
+
+// stages puts objects in the order in which they need each other: namespaces, then what
+// workloads refer to, then workloads.
+func stages(objects []addons.Object) [][]addons.Object {
+	var out [3][]addons.Object
+	for _, o := range objects {
+		switch o.GetKind() {
+		case "Namespace":
+			out[0] = append(out[0], o)
+		case "Deployment", "DaemonSet":
+			out[2] = append(out[2], o)
+		default:
+			out[1] = append(out[1], o)
+		}
+	}
+	return out[:]
+}
+
+func (c *Client) Get(ctx context.Context, o addons.Object) (addons.Object, error) {
+	return c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+}
+
+func (c *Client) List(ctx context.Context, o addons.Object, selector string) ([]addons.Object, error) {
+	list, err := c.resource(o).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]addons.Object, len(list.Items))
+	for i := range list.Items {
+		out[i] = &list.Items[i]
+	}
+	return out, nil
+}
+
+func (c *Client) Update(ctx context.Context, o addons.Object) error {
+	_, err := c.resource(o).Update(ctx, o, metav1.UpdateOptions{FieldManager: FieldManager})
+	return err
+}
+
+func (c *Client) Delete(ctx context.Context, o addons.Object) error {
+	err := c.resource(o).Delete(ctx, o.GetName(), metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) Until(ctx context.Context, o addons.Object, accept func(addons.Object) bool) (addons.Object, error) {
+	only := fields.OneTermEqualSelector("metadata.name", o.GetName()).String()
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			opts.FieldSelector = only
+			return c.resource(o).List(ctx, opts)
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.FieldSelector = only
+			return c.resource(o).Watch(ctx, opts)
+		},
+	}
+	e, err := watchtools.UntilWithSync(ctx, lw, o, nil, func(e watch.Event) (bool, error) {
+		live, ok := e.Object.(addons.Object)
+		return ok && e.Type != watch.Deleted && accept(live), nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s did not become what was waited for", describe(o)), ctx.Err())
+	}
+	return e.Object.(addons.Object), nil
+}
+
+func describe(o addons.Object) string {
+	if o.GetNamespace() == "" {
+		return o.GetKind() + " " + o.GetName()
+	}
+	return o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+}
+
+// ref names an object.
+func ref(apiVersion, kind, namespace, name string) addons.Object {
+	o := &unstructured.Unstructured{}
+	o.SetAPIVersion(apiVersion)
+	o.SetKind(kind)
+	o.SetNamespace(namespace)
+	o.SetName(name)
+	return o
+}

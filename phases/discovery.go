@@ -1,0 +1,225 @@
+package phases
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// Discovery is a cluster as a joining host sees it.
+type Discovery struct {
+	Server               string          // URL of the API
+	CA                   []byte          // PEM
+	Cluster              *config.Cluster // as the cluster keeps it, completed
+	KubeletConfiguration []byte          // YAML, of all nodes
+	API                  API             // with the rights of the bootstrap token
+}
+
+// DiscoverOptions say how to find a cluster, and how to know that it is the right one.
+type DiscoverOptions struct {
+	Endpoint string // HOST:PORT
+	Token    addons.Token
+	Pins     []string // sha256:HEX of a CA's public key
+	SkipCA   bool     // believe whoever knows the token
+	Timeout  time.Duration
+	Waiting  func(err error) // told once, when the cluster does not answer yet
+}
+
+// Discover gives a function that finds the cluster at its first call and remembers it.
+func Discover(h host.Host, o DiscoverOptions) func(context.Context) (*Discovery, error) {
+	var mu sync.Mutex
+	var found *Discovery
+	return func(ctx context.Context) (*Discovery, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if found != nil {
+			return found, nil
+		}
+		d, err := discover(ctx, h, o)
+		if err == nil {
+			found = d
+		}
+		return d, err
+	}
+}
+
+// finalError is one that waiting does not mend.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// discover reads cluster-info without trusting anybody, verifies it, and reads it again
+// from the server that it names under the CA that it holds.
+func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, error) {
+	d := &Discovery{}
+	waiting := o.Waiting
+	err := untilFinal(ctx, o.Timeout, "cluster at "+o.Endpoint, func(ctx context.Context) error {
+		info, err := insecureClusterInfo(ctx, h, o.Endpoint)
+		if err != nil {
+			if waiting != nil {
+				waiting(err)
+				waiting = nil
+			}
+			return err
+		}
+		server, ca, err := addons.VerifyClusterInfo(info, o.Token, o.Pins, o.SkipCA)
+		if err != nil {
+			return finalError{err}
+		}
+		d.Server, d.CA = server, ca
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The kubeconfig is ours alone and stays in memory; its name reaches nobody.
+	conf, err := pki.BootstrapKubeconfig("kubernetes", d.Server, d.CA, o.Token.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	client, err := NewClient(h, conf)
+	if err != nil {
+		return nil, err
+	}
+	d.API = client
+	err = untilFinal(ctx, o.Timeout, "configuration of the cluster at "+d.Server, func(ctx context.Context) error {
+		err := d.read(ctx)
+		if apierrors.IsUnauthorized(err) {
+			return finalError{fmt.Errorf("%s does not accept the token %s: it has expired or was deleted; make a new one on a control plane with `kubewright token create --print-join-command`", d.Server, o.Token)}
+		}
+		return err
+	})
+	return d, err
+}
+
+// untilFinal is until, ended at once by a finalError.
+func untilFinal(ctx context.Context, limit time.Duration, what string, look func(context.Context) error) error {
+	var final finalError
+	err := until(ctx, limit, what, func(ctx context.Context) error {
+		err := look(ctx)
+		if errors.As(err, &final) {
+			return nil
+		}
+		return err
+	})
+	if err == nil && final.error != nil {
+		return final.error
+	}
+	return err
+}
+
+// insecureClusterInfo asks whoever answers: what comes back is verified by its signature
+// and by the pins, not by the connection.
+func insecureClusterInfo(ctx context.Context, h host.Host, endpoint string) (*corev1.ConfigMap, error) {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, network, addr string) (net.Conn, error) { return h.Dial(ctx, network, addr) },
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // #nosec G402: see above
+		DisableKeepAlives: true,
+	}}
+	url := "https://" + endpoint + "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("no cluster-info at %s yet: %s", endpoint, resp.Status)
+	}
+	var info corev1.ConfigMap
+	if err := yaml.Unmarshal(body, &info); err != nil {
+		return nil, fmt.Errorf("cluster-info at %s: %w", endpoint, err)
+	}
+	return &info, nil
+}
+
+// read takes the cluster's own description: ours where there is one, else kubeadm's.
+func (d *Discovery) read(ctx context.Context) error {
+	kubelet, err := d.data(ctx, "kubelet-config", "kubelet")
+	if err != nil {
+		return err
+	}
+	d.KubeletConfiguration = []byte(kubelet)
+	own, err := d.data(ctx, addons.ConfigName, addons.ClusterKey)
+	switch {
+	case err == nil:
+		d.Cluster, err = config.Parse([]byte(own))
+	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
+		// RBAC hides from a token what a kubeadm cluster never had.
+		var theirs string
+		if theirs, err = d.data(ctx, "kubeadm-config", "ClusterConfiguration"); err == nil {
+			d.Cluster, err = manifests.ParseClusterConfiguration([]byte(theirs))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	d.Cluster.Default(config.Versions{})
+	return nil
+}
+
+// data reads one key of a ConfigMap of kube-system.
+func (d *Discovery) data(ctx context.Context, name, key string) (string, error) {
+	cm, err := d.API.Get(ctx, ref("v1", "ConfigMap", "kube-system", name))
+	if err != nil {
+		return "", err
+	}
+	var typed corev1.ConfigMap
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(cm.Object, &typed); err != nil {
+		return "", err
+	}
+	v, ok := typed.Data[key]
+	if !ok {
+		return "", fmt.Errorf("ConfigMap kube-system/%s has no key %s", name, key)
+	}
+	return v, nil
+}
+
+// JoinCommand is what a worker runs; `kubeadm join` takes the same arguments. Server is a URL.
+func JoinCommand(server string, token addons.Token, pins []string) string {
+	cmd := "kubewright join " + strings.TrimPrefix(server, "https://") + " --token " + token.Reveal()
+	for _, p := range pins {
+		cmd += " --discovery-token-ca-cert-hash " + p
+	}
+	return cmd
+}
+
+func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
+
+// condition is the status of a live object's condition: True, False, Unknown or "".
+func condition(o addons.Object, kind string) string {
+	list, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+	for _, c := range list {
+		if m, ok := c.(map[string]any); ok && m["type"] == kind {
+			s, _ := m["status"].(string)
+			return s
+		}
+	}
+	return ""
+}

@@ -1,0 +1,242 @@
+package phases
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+)
+
+// Where commands are looked for, in the order of systemd's and root's PATH.
+var binDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// Commands that the kubelet, kube-proxy, the runtime or we need on a host, or that may be there already.
+var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "iptables", "conntrack", "socat", "ethtool", "nft"}
+
+// Directories with further CA certificates, which the API server and the controller
+// manager may need (kubeadm: phases/controlplane/volumes.go).
+var trustDirs = []string{"/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
+
+// Sockets at which runtimes listen (kubeadm: constants_unix.go).
+var sockets = []string{"/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/cri-dockerd.sock"}
+
+// Kernel settings that preflight looks at.
+var sysctls = []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.bridge.bridge-nf-call-iptables"}
+
+// Paths whose presence preflight asks for.
+var presentPaths = []string{
+	"/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/manifests/kube-apiserver.yaml",
+	"/etc/kubernetes/manifests/kube-controller-manager.yaml", "/etc/kubernetes/manifests/kube-scheduler.yaml",
+	"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/pki/ca.crt",
+	"/var/lib/kubelet/config.yaml", "/var/lib/kubelet/pki/kubelet-client-current.pem",
+	"/var/lib/etcd/member", "/proc/sys/net/bridge/bridge-nf-call-iptables", "/sys/module/overlay", "/proc/sys/net/ipv4/ip_forward",
+	"/run/systemd/system", "/sys/fs/cgroup/cgroup.controllers", "/run/systemd/resolve/resolv.conf",
+}
+
+// Facts looks at a host: several reads at once, none of which changes anything.
+func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
+	f := config.Facts{Sysctls: map[string]string{}, Commands: map[string]string{}, Units: map[string]string{}, Present: map[string]bool{}}
+	g, ctx := errgroup.WithContext(ctx)
+	read := func(path string, use func(string)) {
+		g.Go(func() error {
+			b, err := h.ReadFile(ctx, path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil {
+				use(strings.TrimSpace(string(b)))
+			}
+			return err
+		})
+	}
+	read("/proc/sys/kernel/hostname", func(s string) { f.Hostname = s })
+	read("/proc/sys/kernel/osrelease", func(s string) { f.Kernel = s })
+	read("/etc/os-release", func(s string) { f.OS = osName(s) })
+	read("/proc/meminfo", func(s string) { f.MemoryBytes = memTotal(s) })
+	read("/proc/swaps", func(s string) { f.SwapOn = strings.Count(s, "\n") > 0 })
+	read("/proc/self/status", func(s string) { f.Root = regexp.MustCompile(`(?m)^Uid:\s+\d+\s+0\s`).MatchString(s) })
+	var tcp4, tcp6 []uint16
+	read("/proc/net/tcp", func(s string) { tcp4 = listening(s) })
+	read("/proc/net/tcp6", func(s string) { tcp6 = listening(s) })
+	values := make([]string, len(sysctls))
+	for i, name := range sysctls {
+		read("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), func(v string) { values[i] = v })
+	}
+	g.Go(func() (err error) { return present(ctx, h, &f) })
+	g.Go(func() (err error) { f.Addresses, f.Routes, f.DefaultIP, err = addresses(ctx, h); return err })
+	g.Go(func() error {
+		out, err := h.Run(ctx, host.Query("uname", "-m"))
+		machine := strings.TrimSpace(string(out.Stdout))
+		f.Machine = map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[machine]
+		if err == nil && f.Machine == "" {
+			return fmt.Errorf("machine type %q: kubewright installs on x86_64 and aarch64", machine)
+		}
+		return err
+	})
+	g.Go(func() error {
+		out, err := h.Run(ctx, host.Query("nproc"))
+		f.CPUs, _ = strconv.Atoi(strings.TrimSpace(string(out.Stdout)))
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return f, fmt.Errorf("look at the host: %w", err)
+	}
+	f.Listening = append(tcp4, tcp6...)
+	slices.Sort(f.Listening)
+	f.Listening = slices.Compact(f.Listening)
+	for i, name := range sysctls {
+		if values[i] != "" {
+			f.Sysctls[name] = values[i]
+		}
+	}
+	f.Systemd = f.Present["/run/systemd/system"]
+	f.Resolved = f.Present["/run/systemd/resolve/resolv.conf"]
+	f.CgroupVersion = 1
+	if f.Present["/sys/fs/cgroup/cgroup.controllers"] {
+		f.CgroupVersion = 2
+	}
+	return f, nil
+}
+
+// present asks for all paths at once: over SSH a question is a round trip.
+func present(ctx context.Context, h host.Host, f *config.Facts) error {
+	paths := slices.Concat(presentPaths, trustDirs, sockets)
+	for _, c := range commands {
+		for _, dir := range binDirs {
+			paths = append(paths, path.Join(dir, c))
+		}
+	}
+	infos, err := h.Stat(ctx, paths...)
+	if err != nil {
+		return err
+	}
+	for _, p := range presentPaths {
+		_, f.Present[p] = infos[p]
+	}
+	for _, d := range trustDirs {
+		if i, ok := infos[d]; ok && i.Mode.IsDir() {
+			f.TrustDirs = append(f.TrustDirs, d)
+		}
+	}
+	for _, s := range sockets {
+		if _, ok := infos[s]; ok {
+			f.Sockets = append(f.Sockets, "unix://"+s)
+		}
+	}
+	for _, c := range commands {
+		for _, dir := range slices.Backward(binDirs) {
+			if _, ok := infos[path.Join(dir, c)]; ok {
+				f.Commands[c] = path.Join(dir, c)
+			}
+		}
+	}
+	return nil
+}
+
+func osName(s string) string {
+	for line := range strings.Lines(s) {
+		if v, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
+			return strings.Trim(strings.TrimSpace(v), `"`)
+		}
+	}
+	return ""
+}
+
+func memTotal(s string) int64 {
+	var kib int64
+	fmt.Sscanf(s, "MemTotal: %d kB", &kib)
+	return kib << 10
+}
+
+// listening takes the local ports in state 0A (LISTEN) from /proc/net/tcp or tcp6.
+func listening(s string) (ports []uint16) {
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != "0A" {
+			continue
+		}
+		_, hex, _ := strings.Cut(f[1], ":")
+		if p, err := strconv.ParseUint(hex, 16, 16); err == nil {
+			ports = append(ports, uint16(p))
+		}
+	}
+	return ports
+}
+
+// addresses asks iproute2, which every host of Kubernetes has, for addresses and routes.
+func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, source netip.Addr, err error) {
+	out, err := h.Run(ctx, host.Query("ip", "-j", "addr"))
+	if err != nil {
+		return nil, nil, source, err
+	}
+	var links []struct {
+		Name string `json:"ifname"`
+		Addr []struct {
+			Local string `json:"local"`
+			Bits  int    `json:"prefixlen"`
+			Scope string `json:"scope"`
+		} `json:"addr_info"`
+	}
+	if err := json.Unmarshal(out.Stdout, &links); err != nil {
+		return nil, nil, source, fmt.Errorf("ip -j addr: %w", err)
+	}
+	global := map[string]netip.Addr{} // the first one of each interface
+	for _, l := range links {
+		for _, a := range l.Addr {
+			ip, err := netip.ParseAddr(a.Local)
+			if err != nil || a.Scope != "global" {
+				continue
+			}
+			own = append(own, netip.PrefixFrom(ip, a.Bits))
+			if _, ok := global[l.Name]; !ok {
+				global[l.Name] = ip
+			}
+		}
+	}
+	for _, family := range []string{"-4", "-6"} {
+		out, err := h.Run(ctx, host.Query("ip", family, "-j", "route"))
+		if err != nil {
+			return nil, nil, source, err
+		}
+		var table []struct {
+			Dst     string `json:"dst"`
+			Dev     string `json:"dev"`
+			PrefSrc string `json:"prefsrc"`
+		}
+		if len(bytes.TrimSpace(out.Stdout)) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(out.Stdout, &table); err != nil {
+			return nil, nil, source, fmt.Errorf("ip -j route: %w", err)
+		}
+		for _, r := range table {
+			if r.Dst == "default" {
+				if source.IsValid() {
+					continue
+				}
+				source = global[r.Dev]
+				if ip, err := netip.ParseAddr(r.PrefSrc); err == nil {
+					source = ip
+				}
+				continue
+			}
+			if cidr, err := netip.ParsePrefix(r.Dst); err == nil {
+				routes = append(routes, cidr.Masked())
+			}
+		}
+	}
+	return own, routes, source, nil
+}

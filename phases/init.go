@@ -1,0 +1,277 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// Init turns a host into the first control plane of a cluster.
+//
+// The order is made of what needs what, and of one rule: nothing is started before what
+// it calls answers, because a process that finds nobody waits, and waits longer each time.
+// So etcd listens before there is an API server, and the API server answers before the
+// controller manager and the scheduler ask it for their leases.
+func Init() []Phase {
+	return append(prepare(),
+		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"preflight"}, Run: certs},
+		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: kubeconfig},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "runtime", "kubeconfig"}, Run: kubeletStart},
+		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: staticPods(manifests.Etcd)},
+		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Run: waitEtcd},
+		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
+		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Run: waitAPIServer},
+		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-apiserver"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
+		Phase{Name: "wait-ready", Short: "wait until the API server is ready", After: []string{"wait-apiserver"}, Run: waitReady},
+		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-ready"}, Run: uploadConfig},
+		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-ready"}, Run: bootstrapToken},
+		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-ready"}, Run: kubeProxy},
+		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-ready"}, Run: coreDNS},
+		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-ready"}, Run: cni},
+		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-ready"}, Run: markControlPlane},
+		Phase{Name: "wait-control-plane", Short: "wait until controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Run: waitControllers},
+	)
+}
+
+func certs(ctx context.Context, t *Target) error {
+	for _, w := range t.Secrets.Warnings() {
+		t.notice("%s", w)
+	}
+	files, missing := t.Secrets.Certificates()
+	if _, err := t.write(ctx, files...); err != nil {
+		return err
+	}
+	return missing // of an external CA: which requests to have signed
+}
+
+func kubeconfig(ctx context.Context, t *Target) error {
+	files, missing := t.Secrets.Kubeconfigs(true)
+	var out []host.File
+	for _, f := range files {
+		if f.Path == pki.KubeletConf {
+			rotating, err := pki.RotatingKubelet(f, time.Now())
+			if err != nil {
+				return err
+			}
+			out = append(out, rotating...)
+			continue
+		}
+		out = append(out, f)
+	}
+	if _, err := t.write(ctx, out...); err != nil {
+		return err
+	}
+	return missing
+}
+
+// kubeletStart writes what the kubelet reads and starts it. It finds everything at its
+// first look, so it is started once.
+func kubeletStart(ctx context.Context, t *Target) error {
+	configuration, err := manifests.KubeletConfiguration(t.Cluster)
+	if err != nil {
+		return err
+	}
+	return t.startKubelet(ctx, configuration)
+}
+
+func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
+	files, err := manifests.Kubelet(t.Cluster, t.Node, t.Facts, configuration, t.Patches)
+	if err != nil {
+		return err
+	}
+	changes, err := t.write(ctx, files...)
+	if err != nil {
+		return err
+	}
+	return t.startUnit(ctx, "kubelet", len(changes) > 0)
+}
+
+// staticPods writes manifests, each once and final; the kubelet sees a file the moment it appears.
+func staticPods(names ...string) func(context.Context, *Target) error {
+	return func(ctx context.Context, t *Target) error {
+		live := manifests.Live{ExternalCA: t.Secrets != nil && t.Secrets.ExternalCA()}
+		var files []host.File
+		for _, name := range names {
+			f, err := manifests.StaticPod(name, t.Cluster, t.Node, t.Facts, t.Patches, live)
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		if names[0] == manifests.Etcd { // first, or the kubelet would make it, readable by all
+			files = append([]host.File{{Path: t.Cluster.Spec.Etcd.DataDir, Dir: true, Mode: 0o700}}, files...)
+		}
+		_, err := t.write(ctx, files...)
+		return err
+	}
+}
+
+// waitEtcd needs no more than a listener: etcd queues what it cannot answer yet, while a
+// refused API server would come back only after a second.
+func waitEtcd(ctx context.Context, t *Target) error {
+	return t.waitPod(ctx, manifests.Etcd, func(ctx context.Context) error {
+		conn, err := t.Host.Dial(ctx, "tcp", loopback(t, 2379))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// waitAPIServer waits for an answer, of whatever kind: from then on, nobody who asks is refused.
+func waitAPIServer(ctx context.Context, t *Target) error {
+	return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz/ping") })
+}
+
+func waitReady(ctx context.Context, t *Target) error {
+	return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz") })
+}
+
+func waitControllers(ctx context.Context, t *Target) error {
+	for name, at := range map[string]string{manifests.ControllerManager: "10257/healthz", manifests.Scheduler: "10259/livez"} {
+		port, path, _ := strings.Cut(at, "/")
+		n, _ := strconv.Atoi(port)
+		err := t.waitPod(ctx, name, func(ctx context.Context) error { return t.probe(ctx, loopback(t, n), "/"+path) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitPod waits for a static pod; where it does not come, the error holds the last words of its container.
+func (t *Target) waitPod(ctx context.Context, name string, look func(context.Context) error) error {
+	err := until(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration, name, look)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if log := t.containerLog(context.WithoutCancel(ctx), name); log != "" {
+		return fmt.Errorf("%w\nthe last lines of its container:\n%s", err, log)
+	}
+	return t.withJournal(ctx, "kubelet", err)
+}
+
+// containerLog is the end of the log of the newest container of that name, running or dead.
+func (t *Target) containerLog(ctx context.Context, name string) string {
+	out, err := t.Host.Run(ctx, host.Query("crictl", "ps", "--all", "--latest", "--quiet", "--name", "^"+name+"$"))
+	id := strings.TrimSpace(string(out.Stdout))
+	if err != nil || id == "" {
+		return ""
+	}
+	out, _ = t.Host.Run(ctx, host.Query("crictl", "logs", "--tail", "10", id))
+	return strings.TrimSpace(string(out.Stdout) + string(out.Stderr))
+}
+
+func uploadConfig(ctx context.Context, t *Target) error {
+	cluster, err := manifests.ClusterConfiguration(t.Cluster)
+	if err != nil {
+		return err
+	}
+	kubelet, err := manifests.KubeletConfiguration(t.Cluster)
+	if err != nil {
+		return err
+	}
+	lock := ""
+	if t.Bundle != nil {
+		lock = t.Bundle.Lock().Digest()
+	}
+	own, err := addons.KubewrightConfig(t.Cluster, lock)
+	if err != nil {
+		return err
+	}
+	return t.apply(ctx, append(addons.Config(cluster, kubelet, len(t.Cluster.Spec.Kubelet) > 0), own...)...)
+}
+
+// bootstrapToken lets nodes join: what they may do, the token, and cluster-info signed
+// with it by ourselves, long before the controller manager would.
+func bootstrapToken(ctx context.Context, t *Target) error {
+	var expires time.Time
+	if t.TTL > 0 {
+		expires = time.Now().Add(t.TTL)
+	}
+	info, err := addons.ClusterInfo(t.server(), t.Secrets.CACert(), []addons.Token{t.Token})
+	if err != nil {
+		return err
+	}
+	secret := addons.TokenSecret(t.Token, "Made by kubewright init.", expires, addons.TokenUsages(), addons.TokenGroups())
+	return t.apply(ctx, append(append(addons.RBAC(), secret), info...)...)
+}
+
+// server is the URL at which the cluster's nodes find its API.
+func (t *Target) server() string { return pki.ControlPlaneURL(t.Cluster, t.Node) }
+
+func kubeProxy(ctx context.Context, t *Target) error {
+	configuration, err := manifests.KubeProxyConfiguration(t.Cluster)
+	if err != nil {
+		return err
+	}
+	return t.apply(ctx, addons.KubeProxy(t.Cluster, configuration, manifests.KubeProxyKubeconfig(t.server()))...)
+}
+
+func coreDNS(ctx context.Context, t *Target) error {
+	objects, err := addons.CoreDNS(t.Cluster, t.Patches.Apply)
+	if err != nil {
+		return err
+	}
+	return t.apply(ctx, objects...)
+}
+
+func cni(ctx context.Context, t *Target) error {
+	objects, err := addons.CNI(t.Cluster, t.server())
+	if err != nil {
+		return err
+	}
+	return t.apply(ctx, objects...)
+}
+
+// markControlPlane gives the node, once the kubelet has registered it, the labels that a
+// kubelet may not give itself, and the taint.
+func markControlPlane(ctx context.Context, t *Target) error {
+	bounded, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.KubeletHealthCheck.Duration)
+	defer cancel()
+	node, err := t.API.Until(bounded, ref("v1", "Node", "", t.Node.Name), func(addons.Object) bool { return true })
+	if err != nil {
+		return t.withJournal(ctx, "kubelet", fmt.Errorf("wait until the kubelet has registered node %s: %w", t.Node.Name, err))
+	}
+	for {
+		if !mark(node, t.Node) {
+			return nil
+		}
+		err := t.API.Update(ctx, node)
+		if err == nil {
+			t.changed(1)
+			return nil
+		}
+		// The kubelet and the controller manager write to the node as well.
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("label and taint node %s: %w", t.Node.Name, err)
+		}
+		if node, err = t.API.Get(ctx, node); err != nil {
+			return err
+		}
+	}
+}
+
+// probe is one look at a health endpoint on the host itself, which shows a certificate of its own making.
+func (t *Target) probe(ctx context.Context, addr, path string) error {
+	return probe(ctx, t.Host, addr, path)
+}
+
+// loopback is how the host reaches its own static pods.
+func loopback(t *Target, port int) string {
+	ip := "127.0.0.1"
+	if a := t.Node.IP(); a.IsValid() && a.Is6() && !a.Is4In6() {
+		ip = "::1"
+	}
+	return net.JoinHostPort(ip, strconv.Itoa(port))
+}

@@ -1,0 +1,195 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-multierror"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// Finding is something in the way, under the name by which --ignore-preflight-errors
+// knows it: kubeadm's, where kubeadm has such a check.
+type Finding struct {
+	Name, Message string
+	Warning       bool // shown, and no more
+}
+
+func (f Finding) Error() string { return fmt.Sprintf("[%s] %s", f.Name, f.Message) }
+
+// preflight reports everything that is in the way, at once, before anything is touched.
+func preflight(ctx context.Context, t *Target) error {
+	verified := make(chan error, 1)
+	go func() { verified <- t.verifyBundle(ctx) }()
+	findings := Check(t.Cluster, t.Node, t.Facts)
+	findings = append(findings, t.checkBundle()...)
+	if t.Secrets != nil {
+		if err := t.Secrets.Problems(); err != nil {
+			findings = append(findings, Finding{Name: "Certificates", Message: err.Error()})
+		}
+	}
+	if err := <-verified; err != nil {
+		findings = append(findings, Finding{Name: "Artifacts", Message: err.Error()})
+	}
+	return t.judge(findings)
+}
+
+// judge makes one error of all findings that are not ignored.
+func (t *Target) judge(findings []Finding) error {
+	var all *multierror.Error
+	for _, f := range findings {
+		if f.Warning || slices.Contains(t.Ignore, "all") || slices.Contains(t.Ignore, strings.ToLower(f.Name)) {
+			t.notice("%s", f.Error())
+			continue
+		}
+		all = multierror.Append(all, f)
+	}
+	if err := config.Errors(all); err != nil {
+		return fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)
+	}
+	return nil
+}
+
+func (t *Target) verifyBundle(ctx context.Context) error {
+	if t.Bundle == nil {
+		return nil
+	}
+	wanted := append(t.wantedFiles(), t.wantedImages()...)
+	return t.Bundle.Verify(ctx, wanted, func(done, total int64) {
+		t.report(Event{State: Progress, Item: "verify the bundle", Done: done, Total: total})
+	})
+}
+
+// checkBundle looks for what the document names and the bundle lacks: without the
+// internet, nobody would bring it later.
+func (t *Target) checkBundle() (out []Finding) {
+	if t.Bundle == nil {
+		return nil
+	}
+	for _, image := range requiredImages(t.Cluster, t.Node) {
+		if _, ok := t.Bundle.Find(image, t.platform()); !ok && (t.controlPlane() || image == t.Cluster.Spec.Runtime.SandboxImage) {
+			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: name the version that it has, or make it anew", image, t.platform())})
+		}
+	}
+	return out
+}
+
+func (t *Target) controlPlane() bool { return t.Node.Has(config.ControlPlaneRole) }
+
+// Check judges a host by its facts alone.
+func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
+	var out []Finding
+	add := func(name, format string, args ...any) {
+		out = append(out, Finding{Name: name, Message: fmt.Sprintf(format, args...)})
+	}
+	warn := func(name, format string, args ...any) {
+		out = append(out, Finding{Name: name, Message: fmt.Sprintf(format, args...), Warning: true})
+	}
+	if !f.Root {
+		add("IsPrivilegedUser", "this is not root: run it with sudo")
+	}
+	if !f.Systemd {
+		add("Systemd", "systemd is not running on this host: kubelet and containerd are systemd units")
+	}
+	for _, m := range validation.IsDNS1123Subdomain(n.Name) {
+		add("Hostname", "node name %q: %s: give another with --node-name", n.Name, m)
+	}
+	if !n.IP().IsValid() {
+		add("Address", "no address was found for node %s, as there is no default route: name one with --apiserver-advertise-address, or with address under spec.hosts", n.Name)
+	}
+	for _, cmd := range []string{"mount", "umount", "losetup", "cp", "ip", "systemctl"} {
+		if f.Commands[cmd] == "" {
+			add("FileExisting-"+cmd, "%s is not in PATH: install it with your distribution's packages", cmd)
+		}
+	}
+	for _, cmd := range []string{"conntrack", "iptables", "ethtool"} {
+		if f.Commands[cmd] == "" {
+			warn("FileExisting-"+cmd, "%s is not in PATH: services or port forwarding may lack it", cmd)
+		}
+	}
+	out = append(out, checkKubelet(c.Spec.Kubelet, f, n.Has(config.ControlPlaneRole))...)
+	if len(f.Sockets) > 1 && !slices.Contains(f.Sockets, c.Spec.Runtime.Socket) {
+		add("CRI", "several container runtimes are here (%s): name one with --cri-socket", strings.Join(f.Sockets, ", "))
+	}
+	used := func(port uint16, by string, ours bool) {
+		if !ours && slices.Contains(f.Listening, port) {
+			add(fmt.Sprintf("Port-%d", port), "port %d is in use, and %s needs it: see who listens with `ss -ltnp sport = :%d`", port, by, port)
+		}
+	}
+	used(10250, "the kubelet", f.Present[pki.KubeletConf])
+	if n.Has(config.ControlPlaneRole) {
+		if f.CPUs < 2 {
+			add("NumCPU", "%d processor, and a control plane needs 2", f.CPUs)
+		}
+		if f.MemoryBytes < 1700<<20 {
+			add("Mem", "%d MiB of memory, and a control plane needs 1700", f.MemoryBytes>>20)
+		}
+		used(uint16(c.Spec.ControlPlane.BindPort), "the API server", f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"])
+		used(10257, "the controller manager", f.Present["/etc/kubernetes/manifests/kube-controller-manager.yaml"])
+		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
+		used(2379, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
+		used(2380, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
+		if f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
+			add("DirAvailable--var-lib-etcd", "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`")
+		}
+		if f.Present[pki.KubeletConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
+			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node of another cluster already: take it out with `kubewright reset`")
+		}
+	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {
+		add("DirAvailable--etc-kubernetes-manifests", "this host is a control plane already: take it out with `kubewright reset` before it joins as a worker")
+	}
+	// A node that runs has routes of its own pods.
+	if !f.Present[pki.KubeletConf] {
+		out = append(out, overlaps(c, f)...)
+	}
+	return out
+}
+
+// checkKubelet looks for what the kubelet refuses to start on.
+func checkKubelet(kubelet map[string]any, f config.Facts, cluster bool) (out []Finding) {
+	if !cluster {
+		return nil // a joining node's configuration comes from the cluster
+	}
+	if f.CgroupVersion == 1 && kubelet["failCgroupV1"] != false {
+		out = append(out, Finding{Name: "SystemVerification", Message: "this host runs cgroup v1, which the kubelet refuses since 1.35: boot with systemd.unified_cgroup_hierarchy=1, or accept it with spec.kubelet.failCgroupV1: false in the cluster document"})
+	}
+	if f.SwapOn && kubelet["failSwapOn"] != false {
+		out = append(out, Finding{Name: "Swap", Message: "swap is on, which the kubelet refuses: turn it off with `swapoff -a` and in /etc/fstab, or accept it with spec.kubelet.failSwapOn: false in the cluster document"})
+	}
+	return out
+}
+
+// overlaps finds pod and service ranges that the host already uses for something else:
+// packets for one of the two would never arrive.
+func overlaps(c *config.Cluster, f config.Facts) (out []Finding) {
+	for field, s := range map[string]string{"pod": c.Spec.Network.PodCIDR, "service": c.Spec.Network.ServiceCIDR} {
+		cidr, err := netip.ParsePrefix(s)
+		if err != nil {
+			continue
+		}
+		say := func(what string) {
+			out = append(out, Finding{Name: "NetworkOverlap", Message: fmt.Sprintf("the %s range %s overlaps the host's %s: choose another with --%s", field, cidr, what,
+				map[string]string{"pod": "pod-network-cidr", "service": "service-cidr"}[field])})
+		}
+		covered := false
+		for _, a := range f.Addresses {
+			if cidr.Overlaps(a.Masked()) {
+				say("address " + a.String())
+				covered = true
+			}
+		}
+		for _, r := range f.Routes {
+			if !covered && cidr.Overlaps(r) {
+				say("route to " + r.String())
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })
+	return out
+}

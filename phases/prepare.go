@@ -1,0 +1,267 @@
+package phases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+)
+
+// prepare are the phases that every host needs, whatever its role. They wait for no
+// other host.
+func prepare() []Phase {
+	return []Phase{
+		{Name: "preflight", Short: "look for everything that would stand in the way", Run: preflight},
+		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"preflight"}, Run: kernel},
+		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"preflight"}, Run: install},
+		{Name: "runtime", Short: "configure and start containerd", After: []string{"install"}, Run: startRuntime},
+		{Name: "images", Short: "import the images that this host will run", After: []string{"runtime"}, Run: images},
+	}
+}
+
+// kernel makes modules and sysctls true now and after a reboot.
+func kernel(ctx context.Context, t *Target) error {
+	ipv6 := strings.Contains(t.Cluster.Spec.Network.PodCIDR, ":")
+	if _, err := t.write(ctx, manifests.Prerequisites(ipv6)...); err != nil {
+		return err
+	}
+	for _, m := range manifests.Modules() {
+		infos, err := t.Host.Stat(ctx, m.Sign)
+		if err != nil {
+			return err
+		}
+		if _, ok := infos[m.Sign]; ok {
+			continue // loaded, or built in
+		}
+		if err := t.do(ctx, "modprobe", m.Name); err != nil {
+			return fmt.Errorf("kernel module %s, for %s: %w: install a kernel that has it", m.Name, m.Why, err)
+		}
+	}
+	for _, s := range manifests.Sysctls(ipv6) {
+		have, err := t.Host.ReadFile(ctx, "/proc/sys/"+strings.ReplaceAll(s.Name, ".", "/"))
+		if err != nil {
+			return fmt.Errorf("sysctl %s, for %s: %w", s.Name, s.Why, err)
+		}
+		if strings.TrimSpace(string(have)) == s.Value {
+			continue
+		}
+		if err := t.do(ctx, "sysctl", "-q", "-w", s.Name+"="+s.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is where an artifact goes on a host.
+type place struct {
+	artifact, path string
+	command        string // leave an existing one of this name alone: the host has its own
+}
+
+const binDir = "/usr/local/bin"
+
+// places lists the files of the bundle that every node needs. What the host has already
+// (from a package, say) is the host's.
+var places = []place{
+	{"containerd", binDir + "/containerd", "containerd"},
+	{"containerd-shim-runc-v2", binDir + "/containerd-shim-runc-v2", "containerd"},
+	{"ctr", binDir + "/ctr", "containerd"},
+	{"runc", "/usr/local/sbin/runc", "runc"},
+	{"crictl", binDir + "/crictl", "crictl"},
+	{"kubelet", binDir + "/kubelet", "kubelet"},
+	{"kubectl", binDir + "/kubectl", "kubectl"},
+}
+
+// wantedFiles are the files of the bundle that this host needs.
+func (t *Target) wantedFiles() []bundle.Artifact {
+	if t.Bundle == nil {
+		return nil
+	}
+	var wanted []bundle.Artifact
+	for _, a := range t.Bundle.Lock().Artifacts {
+		if a.Type == bundle.File && a.Platform == t.platform() && t.destination(a.Name) != "" {
+			wanted = append(wanted, a)
+		}
+	}
+	return wanted
+}
+
+// destination of an artifact on this host; empty where the host does not need it.
+func (t *Target) destination(artifact string) string {
+	if plugin, ok := strings.CutPrefix(artifact, "cni/"); ok {
+		return "/opt/cni/bin/" + plugin
+	}
+	for _, p := range places {
+		if p.artifact != artifact {
+			continue
+		}
+		// containerd brings its shim: both are the host's, or both are ours.
+		if have := t.Facts.Commands[p.command]; have != "" && !isOurs(have) {
+			return ""
+		}
+		return p.path
+	}
+	return ""
+}
+
+func isOurs(path string) bool {
+	return slices.ContainsFunc(places, func(p place) bool { return p.path == path })
+}
+
+func (t *Target) platform() string { return "linux/" + t.Facts.Machine }
+
+// install writes binaries and units. The kubelet's unit waits for its configuration, so
+// nothing starts and fails before its time.
+func install(ctx context.Context, t *Target) error {
+	var files []host.File
+	for _, a := range t.wantedFiles() {
+		files = append(files, host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))})
+	}
+	if len(files) == 0 && t.Facts.Commands["kubelet"] == "" {
+		return errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle DIR")
+	}
+	if _, err := t.write(ctx, files...); err != nil {
+		return err
+	}
+	return t.writeUnits(ctx, manifests.KubeletUnit(t.kubelet()))
+}
+
+// kubelet is the path of the kubelet that this host runs.
+func (t *Target) kubelet() string {
+	if have := t.Facts.Commands["kubelet"]; have != "" {
+		return have
+	}
+	return binDir + "/kubelet"
+}
+
+// ownsContainerd tells whether containerd and its configuration are ours to write: the
+// document names containerd's socket, and no package of the host brought one.
+func (t *Target) ownsContainerd() bool {
+	have := t.Facts.Commands["containerd"]
+	return t.Bundle != nil && t.socket() == containerdSocket && (have == "" || isOurs(have))
+}
+
+const containerdSocket = "/run/containerd/containerd.sock"
+
+// socket is the path of the runtime's socket.
+func (t *Target) socket() string { return strings.TrimPrefix(t.Cluster.Spec.Runtime.Socket, "unix://") }
+
+// writeUnits writes units and what belongs to them, and has systemd read them.
+func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
+	changes, err := t.write(ctx, files...)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	return t.do(ctx, "systemctl", "daemon-reload")
+}
+
+// startRuntime brings containerd to its configuration and waits until it answers.
+func startRuntime(ctx context.Context, t *Target) error {
+	if t.ownsContainerd() {
+		before := t.changes.Load()
+		if err := t.writeUnits(ctx, []host.File{manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage), manifests.ContainerdUnit()}); err != nil {
+			return err
+		}
+		if err := t.startUnit(ctx, "containerd", t.changes.Load() > before); err != nil {
+			return err
+		}
+	}
+	if _, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket)); err != nil {
+		return err
+	}
+	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
+		conn, err := t.Host.Dial(ctx, "unix", t.socket())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		return t.withJournal(ctx, "containerd", err)
+	}
+	return nil
+}
+
+// startUnit enables a unit and has it running, restarted where its files changed.
+func (t *Target) startUnit(ctx context.Context, unit string, changed bool) error {
+	if _, err := t.Host.Run(ctx, host.Query("systemctl", "is-enabled", "--quiet", unit)); err != nil {
+		if err := t.do(ctx, "systemctl", "enable", "--quiet", unit); err != nil {
+			return err
+		}
+	}
+	_, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", unit))
+	switch {
+	case err != nil:
+		err = t.do(ctx, "systemctl", "start", unit)
+	case changed:
+		err = t.do(ctx, "systemctl", "restart", unit)
+	default:
+		return nil
+	}
+	if err != nil {
+		return t.withJournal(ctx, unit, err)
+	}
+	return nil
+}
+
+// withJournal adds the last words of a unit to an error about it.
+func (t *Target) withJournal(ctx context.Context, unit string, err error) error {
+	out, e := t.Host.Run(context.WithoutCancel(ctx), host.Query("journalctl", "--no-pager", "-o", "cat", "-n", "5", "-u", unit))
+	if e != nil || len(out.Stdout) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w\nthe last lines of `journalctl -u %s`:\n%s", err, unit, strings.TrimSpace(string(out.Stdout)))
+}
+
+// wantedImages are the images of the bundle that this host will run.
+func (t *Target) wantedImages() []bundle.Artifact {
+	if t.Bundle == nil {
+		return nil
+	}
+	var wanted []bundle.Artifact
+	for _, a := range t.Bundle.Images(t.platform()) {
+		if t.controlPlane() || !manifests.IsControlPlaneImage(a.Name) {
+			wanted = append(wanted, a)
+		}
+	}
+	return wanted
+}
+
+// images imports what is not there with the right digest. Without a bundle the runtime
+// pulls what it lacks, when it starts the pod.
+func images(ctx context.Context, t *Target) error {
+	if t.Bundle == nil {
+		return nil
+	}
+	dial := func(ctx context.Context) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }
+	outcomes, err := t.Bundle.Import(ctx, dial, t.wantedImages(), bundle.ImportOptions{
+		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
+		Progress: func(image string, done, total int64) {
+			t.report(Event{State: Progress, Item: image, Done: done, Total: total})
+		},
+	})
+	for _, o := range outcomes {
+		if o.Imported {
+			t.changed(1)
+		}
+	}
+	return err
+}
+
+// requiredImages are those of the static pods and of the addons that may run on the node.
+func requiredImages(c *config.Cluster, n config.Node) []string {
+	list := append([]string{c.Spec.Runtime.SandboxImage}, addons.Images(c)...)
+	if n.Has(config.ControlPlaneRole) {
+		list = append(list, manifests.Images(c)...)
+	}
+	return list
+}
