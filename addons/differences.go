@@ -18,7 +18,7 @@ func Differences() []Difference {
 	const (
 		inOrder = "upstream installs the CNI configuration before flanneld has written subnet.env: the node turns Ready, " +
 			"the first sandboxes fail, and the kubelet tries again ten seconds later; " +
-			"here the configuration appears when pods can be made, and leftovers of an earlier life are not believed"
+			"here the configuration appears when pods can be made"
 		noProxy = "straight to the API, not by its service address: flannel need not wait for kube-proxy; a connection " +
 			"begun before the service's rules exist keeps its untranslated conntrack entry and hangs until it times out"
 		looks = "looked at every second instead of every ten; thirty failures keep upstream's tolerance of half a minute"

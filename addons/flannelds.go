@@ -12,18 +12,17 @@ import (
 	"github.com/kubewright/kubewright/config"
 )
 
-// startFlanneld runs flanneld with its arguments. The CNI configuration lets pods be made,
-// and subnet.env is what makes that succeed. One without the other is left over from an
-// earlier life of the host (a reboot empties /run, a reset by hand often only /etc/cni), so
-// neither is believed then.
-const startFlanneld = `[ -s /run/flannel/subnet.env ] && [ -s /etc/cni/net.d/10-flannel.conflist ] ||
-  rm -f /run/flannel/subnet.env /etc/cni/net.d/10-flannel.conflist
+// startFlanneld runs flanneld with its arguments. A subnet.env without a CNI configuration is
+// of an earlier life of the host, which ended in a reset: installConf must not believe it. (A
+// configuration without subnet.env is one after a reboot: it stays, as the kubelet has seen
+// it and would take its absence for a broken node.)
+const startFlanneld = `[ -s /etc/cni/net.d/10-flannel.conflist ] || rm -f /run/flannel/subnet.env
 exec /opt/bin/flanneld "$@"
 `
 
 // installConf makes the node able to run pods, once flanneld has written what the CNI plugin
-// reads. Flanneld that gets nowhere in a minute is started anew, and an event of the pod
-// says this; if it exits earlier, the hook ends with its container.
+// reads. Flanneld that gets nowhere in a minute is started anew, and the pod has an event
+// FailedPostStartHook; if flanneld exits earlier, the hook ends with its container.
 const installConf = `for i in $(seq 600); do
   [ -s /run/flannel/subnet.env ] && exec /opt/bin/install-conf /etc/kube-flannel/cni-conf.json /etc/cni/net.d/10-flannel.conflist
   sleep 0.1
