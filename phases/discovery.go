@@ -161,19 +161,19 @@ func insecureClusterInfo(ctx context.Context, h host.Host, endpoint string) (*co
 
 // read takes the cluster's own description: ours where there is one, else kubeadm's.
 func (d *Discovery) read(ctx context.Context) error {
-	kubelet, err := d.data(ctx, "kubelet-config", "kubelet")
+	kubelet, err := d.data(ctx, "kube-system", "kubelet-config", "kubelet")
 	if err != nil {
 		return err
 	}
 	d.KubeletConfiguration = []byte(kubelet)
-	own, err := d.data(ctx, addons.ConfigName, addons.ClusterKey)
+	own, err := d.data(ctx, "kube-system", addons.ConfigName, addons.ClusterKey)
 	switch {
 	case err == nil:
 		d.Cluster, err = config.Parse([]byte(own))
 	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
 		// RBAC hides from a token what a kubeadm cluster never had.
 		var theirs string
-		if theirs, err = d.data(ctx, "kubeadm-config", "ClusterConfiguration"); err == nil {
+		if theirs, err = d.data(ctx, "kube-system", "kubeadm-config", "ClusterConfiguration"); err == nil {
 			d.Cluster, err = manifests.ParseClusterConfiguration([]byte(theirs))
 		}
 	}
@@ -184,9 +184,9 @@ func (d *Discovery) read(ctx context.Context) error {
 	return nil
 }
 
-// data reads one key of a ConfigMap of kube-system.
-func (d *Discovery) data(ctx context.Context, name, key string) (string, error) {
-	cm, err := d.API.Get(ctx, ref("v1", "ConfigMap", "kube-system", name))
+// data reads one key of a ConfigMap.
+func (d *Discovery) data(ctx context.Context, namespace, name, key string) (string, error) {
+	cm, err := d.API.Get(ctx, ref("v1", "ConfigMap", namespace, name))
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +196,7 @@ func (d *Discovery) data(ctx context.Context, name, key string) (string, error) 
 	}
 	v, ok := typed.Data[key]
 	if !ok {
-		return "", fmt.Errorf("ConfigMap kube-system/%s has no key %s", name, key)
+		return "", fmt.Errorf("ConfigMap %s/%s has no key %s", namespace, name, key)
 	}
 	return v, nil
 }

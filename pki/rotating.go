@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/kubewright/kubewright/host"
 )
@@ -50,3 +51,16 @@ func RotatingKubelet(conf host.File, now time.Time) ([]host.File, error) {
 
 // ExternalCA tells that the cluster's CA signs elsewhere: its key is not on this host.
 func (s *Secrets) ExternalCA() bool { return s.pairs[CA].key == nil }
+
+// Pins are the pins of every certificate of a bundle (PEM).
+func Pins(bundle []byte) ([]string, error) {
+	certs, err := certutil.ParseCertsPEM(bundle)
+	if err != nil {
+		return nil, err
+	}
+	var pins []string
+	for _, c := range certs {
+		pins = append(pins, Pin(c))
+	}
+	return pins, nil
+}

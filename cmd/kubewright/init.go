@@ -168,7 +168,9 @@ Phases, each also as "kubewright init phase NAME":
 	must(cmd.MarkPersistentFlagDirname("bundle"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
-	addPhases(cmd, phases.Init(), func(cmd *cobra.Command, list []phases.Phase) error { return o.run(cmd.Context(), list) })
+	addPhases(cmd, "", phases.Init(), func(cmd *cobra.Command, list []phases.Phase, _ []string) error {
+		return o.run(cmd.Context(), list)
+	})
 	completePhases(cmd, phases.Init())
 	return cmd
 }
@@ -269,7 +271,7 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	}
 	t.TTL = o.ttl
 	if !t.Facts.Root {
-		return t, errors.New("this is not root: run it with sudo")
+		return nil, errNotRoot
 	}
 	existing := map[string][]byte{}
 	for _, path := range pki.Paths(t.Node) {
@@ -292,6 +294,8 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	t.API, err = phases.NewClient(t.Host, kubeconfig)
 	return t, err
 }
+
+var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")
 
 func joinResult(t *phases.Target) any {
 	return struct {

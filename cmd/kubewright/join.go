@@ -20,7 +20,6 @@ type joinOptions struct {
 
 func newJoin(out func() output) *cobra.Command {
 	o := &joinOptions{hostOptions: hostOptions{out: out}}
-	var endpoint string
 	cmd := &cobra.Command{
 		Use:   "join HOST:PORT",
 		Short: "Make this host a worker of a cluster",
@@ -45,12 +44,10 @@ Phases, each also as "kubewright join phase NAME HOST:PORT":
 	f := cmd.PersistentFlags()
 	f.StringSliceVar(&o.pins, "discovery-token-ca-cert-hash", nil, "sha256:HEX of the public key of the cluster's CA; more than one may be given")
 	f.BoolVar(&o.unsafe, "discovery-token-unsafe-skip-ca-verification", false, "believe whoever knows the token: anyone who does can pose as the cluster")
-	f.StringVar(&endpoint, "control-plane", "", "HOST:PORT of the API server, for phase NAME")
-	must(f.MarkHidden("control-plane"))
 	must(cmd.MarkPersistentFlagDirname("bundle"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
-	addPhases(cmd, phases.Join(), func(cmd *cobra.Command, list []phases.Phase) error {
-		return o.run(cmd.Context(), endpoint, list)
+	addPhases(cmd, "HOST:PORT", phases.Join(), func(cmd *cobra.Command, list []phases.Phase, args []string) error {
+		return o.run(cmd.Context(), args[0], list)
 	})
 	completePhases(cmd, phases.Join())
 	return cmd
@@ -75,6 +72,9 @@ func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Ph
 	t, err := o.target(ctx)
 	if err != nil {
 		return err
+	}
+	if !t.Facts.Root {
+		return errNotRoot
 	}
 	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 		return err

@@ -18,20 +18,21 @@ func describePhases(list []phases.Phase) string {
 }
 
 // addPhases gives a command one sub-command for each of its phases: NAME alone, or all of NAME/...
-func addPhases(parent *cobra.Command, list []phases.Phase, run func(*cobra.Command, []phases.Phase) error) {
+// Args names further arguments, which run receives.
+func addPhases(parent *cobra.Command, args string, list []phases.Phase, run func(cmd *cobra.Command, chosen []phases.Phase, args []string) error) {
 	phase := &cobra.Command{
 		Use:       "phase NAME",
 		Short:     "Run one phase of " + parent.Name() + " alone",
 		Long:      "Run one phase of " + parent.Name() + " alone. What comes before it is expected to be done.\n\n" + describePhases(list),
-		Example:   fmt.Sprintf("  kubewright %s phase %s", parent.Name(), list[len(list)-1].Name),
-		Args:      cobra.ExactArgs(1),
+		Example:   strings.TrimSpace(fmt.Sprintf("  kubewright %s phase %s %s", parent.Name(), list[len(list)-1].Name, args)),
+		Args:      cobra.ExactArgs(1 + len(strings.Fields(args))),
 		ValidArgs: groups(list),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen := phases.Select(list, args[0])
 			if len(chosen) == 0 {
 				return fmt.Errorf("there is no phase %q: the phases are %s", args[0], strings.Join(groups(list), ", "))
 			}
-			return run(cmd, chosen)
+			return run(cmd, chosen, args[1:])
 		},
 	}
 	parent.AddCommand(phase)

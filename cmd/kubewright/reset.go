@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/phases"
+)
+
+func newReset(out func() output) *cobra.Command {
+	o := &hostOptions{out: out}
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Take this host out of its cluster",
+		Long: `Take this host out of its cluster: stop the kubelet, remove pods, certificates,
+configuration, etcd's data and the pod network's links and rules.
+
+Binaries, images and the container runtime stay. The Node object stays as well: delete
+it with "kubectl delete node NAME" from elsewhere.
+
+Phases:
+` + describePhases(phases.Reset()),
+		Example: "  kubewright reset\n  kubewright reset --yes",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !yes {
+				if err := confirm("This removes all pods, certificates and etcd's data from this host."); err != nil {
+					return err
+				}
+			}
+			return o.reset(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	f.BoolVarP(&yes, "force", "f", false, "the same, under kubeadm's name")
+	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
+	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
+	completePhases(cmd, phases.Reset())
+	return cmd
+}
+
+// confirm asks on the terminal, and refuses where there is none to ask.
+func confirm(what string) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("reset asks before it removes anything, and there is no terminal to ask at: pass --yes")
+	}
+	fmt.Fprintf(os.Stderr, "%s Go on? [y/N] ", what)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil || !strings.HasPrefix(strings.ToLower(strings.TrimSpace(line)), "y") {
+		return errors.New("nothing was removed")
+	}
+	return nil
+}
+
+func (o *hostOptions) reset(ctx context.Context) error {
+	view := newView(o.out())
+	defer view.close()
+	t, err := o.target(ctx)
+	if err != nil {
+		return err
+	}
+	if !t.Facts.Root {
+		return errNotRoot
+	}
+	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
+		return err
+	}
+	t.Report = view.event
+	return phases.Run(ctx, phases.Reset(), t, o.skip)
+}

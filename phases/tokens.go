@@ -1,0 +1,114 @@
+package phases
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
+	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// TokenInfo is a bootstrap token of a cluster, without its secret half.
+type TokenInfo struct {
+	ID          string    `json:"id"`
+	Expires     time.Time `json:"expires,omitzero"` // zero: never
+	Usages      []string  `json:"usages"`
+	Groups      []string  `json:"groups,omitempty"`
+	Description string    `json:"description,omitempty"`
+}
+
+// CreateToken stores a new token in a live cluster. The controller manager signs
+// cluster-info with it.
+func CreateToken(ctx context.Context, api API, t addons.Token, description string, ttl time.Duration, usages, groups []string) error {
+	var expires time.Time
+	if ttl > 0 {
+		expires = time.Now().Add(ttl)
+	}
+	o := addons.TokenSecret(t, description, expires, usages, groups)
+	_, err := api.Get(ctx, o)
+	if err == nil {
+		return fmt.Errorf("there is a token %s already: delete it first with `kubewright token delete %s`, or choose another", t.ID(), t.ID())
+	}
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err = api.Apply(ctx, o)
+	return err
+}
+
+// ListTokens returns the tokens of a live cluster, in the order of their names.
+func ListTokens(ctx context.Context, api API) ([]TokenInfo, error) {
+	secrets, err := api.List(ctx, ref("v1", "Secret", "kube-system", ""), "")
+	if err != nil {
+		return nil, err
+	}
+	tokens := []TokenInfo{}
+	for _, o := range secrets {
+		var s corev1.Secret
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &s); err != nil {
+			return nil, err
+		}
+		if s.Type != corev1.SecretTypeBootstrapToken {
+			continue
+		}
+		t := TokenInfo{ID: string(s.Data[bootstrapapi.BootstrapTokenIDKey]), Description: string(s.Data[bootstrapapi.BootstrapTokenDescriptionKey]), Usages: []string{}}
+		if e, err := time.Parse(time.RFC3339, string(s.Data[bootstrapapi.BootstrapTokenExpirationKey])); err == nil {
+			t.Expires = e
+		}
+		for key, value := range s.Data {
+			if usage, ok := strings.CutPrefix(key, bootstrapapi.BootstrapTokenUsagePrefix); ok && string(value) == "true" {
+				t.Usages = append(t.Usages, usage)
+			}
+		}
+		slices.Sort(t.Usages)
+		if g := string(s.Data[bootstrapapi.BootstrapTokenExtraGroupsKey]); g != "" {
+			t.Groups = strings.Split(g, ",")
+		}
+		tokens = append(tokens, t)
+	}
+	slices.SortFunc(tokens, func(a, b TokenInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return tokens, nil
+}
+
+// DeleteToken takes a token, given whole or by its id, out of a live cluster.
+func DeleteToken(ctx context.Context, api API, idOrToken string) error {
+	id, _, _ := strings.Cut(idOrToken, ".")
+	o := ref("v1", "Secret", "kube-system", bootstrapapi.BootstrapTokenSecretPrefix+id)
+	if _, err := api.Get(ctx, o); apierrors.IsNotFound(err) {
+		return fmt.Errorf("there is no token %s: see `kubewright token list`", id)
+	} else if err != nil {
+		return err
+	}
+	return api.Delete(ctx, o)
+}
+
+// ClusterJoinCommand is the join command of a live cluster, from what cluster-info says.
+func ClusterJoinCommand(ctx context.Context, api API, t addons.Token) (string, error) {
+	d := &Discovery{API: api}
+	conf, err := d.data(ctx, "kube-public", "cluster-info", "kubeconfig")
+	if err != nil {
+		return "", err
+	}
+	parsed, err := clientcmd.Load([]byte(conf))
+	if err != nil {
+		return "", fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
+	}
+	for _, c := range parsed.Clusters {
+		pins, err := pki.Pins(c.CertificateAuthorityData)
+		if err != nil {
+			return "", fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
+		}
+		return JoinCommand(c.Server, t, pins), nil
+	}
+	return "", fmt.Errorf("ConfigMap kube-public/cluster-info names no cluster")
+}
