@@ -60,7 +60,7 @@ func TestGoldens(t *testing.T) {
 			s.Network.PodCIDR, s.Network.CNI.Flannel.Backend, s.Network.CNI.Flannel.Interface = "fd00:2::/48", "host-gw", "eth1"
 		}), "https://[fd00::1]:6443")),
 	} {
-		t.Run(name, func(t *testing.T) { golden(t, "golden/"+name+".yaml", print(t, objects)) })
+		t.Run(name, func(t *testing.T) { golden(t, "golden/"+name+".yaml", asYAML(t, objects)) })
 	}
 }
 
@@ -77,7 +77,7 @@ func TestWhatIsNotWantedIsNotMade(t *testing.T) {
 		t.Error(err)
 	}
 	if all := append(append(cni, dns...), KubeProxy(c, nil, nil)...); len(all) > 0 {
-		t.Errorf("objects: %s", print(t, all))
+		t.Errorf("objects: %s", asYAML(t, all))
 	}
 	if images := Images(c); len(images) > 0 {
 		t.Errorf("images: %v", images)
@@ -95,7 +95,7 @@ func TestImagesAreThoseOfTheObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := map[string]bool{}
-	for line := range strings.Lines(print(t, append(append(cni, dns...), KubeProxy(c, nil, nil)...))) {
+	for line := range strings.Lines(asYAML(t, append(append(cni, dns...), KubeProxy(c, nil, nil)...))) {
 		if _, image, ok := strings.Cut(line, " image: "); ok {
 			used[strings.TrimSpace(image)] = true
 		}
@@ -139,7 +139,7 @@ func exampleToken(t testing.TB) Token {
 	return token
 }
 
-func print(t *testing.T, objects []Object) string {
+func asYAML(t *testing.T, objects []Object) string {
 	t.Helper()
 	var out strings.Builder
 	for _, o := range objects {

@@ -14,7 +14,7 @@ import (
 // Token is a bootstrap token, with which a node joins. [ParseToken] and [NewToken] make it.
 //
 // Its secret comes out by [Token.Reveal] alone: printed with any verb, or as JSON, a token
-// shows its ID, which is public.
+// shows its ID, which is public, or less.
 type Token struct {
 	// A pointer, because fmt can not call String on an unexported field of another struct
 	// and prints its bare values instead: of this one, an address.
@@ -63,10 +63,8 @@ func (t Token) key() string {
 	return secret
 }
 
-// String and the others show the ID and hide the secret.
-func (t Token) String() string               { return t.ID() + ".<secret>" }
-func (t Token) GoString() string             { return t.String() }
-func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+// String shows the ID and hides the secret.
+func (t Token) String() string { return t.ID() + ".<secret>" }
 
 // TokenTTL, TokenUsages and TokenGroups are kubeadm's defaults.
 const TokenTTL = 24 * time.Hour
