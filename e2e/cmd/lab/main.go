@@ -1,0 +1,173 @@
+// Command lab builds what a lab needs, and makes and removes hosts by hand: see package lab.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/kubewright/kubewright/e2e/lab"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use: "lab", Short: "Real Kubernetes hosts on this machine",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(buildCommand(), upCommand(nil), downCommand(), execCommand(), statusCommand())
+	err := root.ExecuteContext(ctx)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.Exit(exit.ExitCode()) // of `lab exec`, whose command has said why
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+func buildCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "build", Short: "Install packages, build everything, print the bundle's folder", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := lab.NewBuilder(progress)
+			if err != nil {
+				return err
+			}
+			if err := b.Install(cmd.Context()); err != nil {
+				return err
+			}
+			dir, err := b.Bundle(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Println(dir)
+			return nil
+		},
+	}
+}
+
+// upCommand makes hosts and leaves them running. then, if not nil, is what is to be done on them: the first host is
+// the control plane, the others are workers.
+func upCommand(then func(ctx context.Context, l *lab.Lab, hosts []*lab.Host) error) *cobra.Command {
+	var name string
+	var workers int
+	cmd := &cobra.Command{
+		Use: "up", Short: "Make hosts and leave them running", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := lab.New(cmd.Context(), lab.Options{Name: name, Log: progress})
+			if err != nil {
+				return err
+			}
+			names := []string{"cp-1"}
+			for i := range workers {
+				names = append(names, fmt.Sprintf("w-%d", i+1))
+			}
+			hosts, err := l.Hosts(cmd.Context(), names...)
+			if err != nil {
+				return err
+			}
+			if then != nil {
+				if err := then(cmd.Context(), l, hosts); err != nil {
+					return err
+				}
+			}
+			for _, h := range hosts {
+				fmt.Printf("%s\t%s\n", h.Name, h.IP)
+			}
+			fmt.Printf("\nGet in:   go run ./e2e/cmd/lab exec --name %[1]s cp-1 -- bash\nRemove:   go run ./e2e/cmd/lab down --name %[1]s\n", name)
+			return nil
+		},
+	}
+	nameFlag(cmd, &name)
+	cmd.Flags().IntVar(&workers, "workers", 2, "how many workers beside the control plane")
+	return cmd
+}
+
+func downCommand() *cobra.Command {
+	var name string
+	var all bool
+	cmd := &cobra.Command{
+		Use: "down", Short: "Remove hosts", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withEngine(cmd.Context(), func(ctx context.Context, e *lab.Engine) error {
+				if !all {
+					return e.Remove(ctx, name)
+				}
+				return errors.Join(e.Remove(ctx, ""), e.Stop(ctx))
+			})
+		},
+	}
+	nameFlag(cmd, &name)
+	cmd.Flags().BoolVar(&all, "all", false, "all labs, and stop the engine")
+	return cmd
+}
+
+func execCommand() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use: "exec HOST -- COMMAND...", Short: "Run a command on a host", Args: cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withEngine(cmd.Context(), func(ctx context.Context, e *lab.Engine) error {
+				h, err := e.Find(ctx, name, args[0])
+				if err != nil {
+					return err
+				}
+				terminal := term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+				return h.Attach(ctx, terminal, args[1:]...).Run()
+			})
+		},
+	}
+	nameFlag(cmd, &name)
+	return cmd
+}
+
+func statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "List the hosts of all labs", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withEngine(cmd.Context(), func(ctx context.Context, e *lab.Engine) error {
+				all, err := e.Status(ctx)
+				if err != nil {
+					return err
+				}
+				w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+				fmt.Fprintln(w, strings.Join([]string{"LAB", "HOST", "ADDRESS", "STATE"}, "\t"))
+				for _, s := range all {
+					fmt.Fprintln(w, strings.Join([]string{s.Lab, s.Host, s.IP, s.State}, "\t"))
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+func nameFlag(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "name", "demo", "the lab's name")
+}
+
+// withEngine is for what makes no sense without hosts: it starts no engine.
+func withEngine(ctx context.Context, f func(ctx context.Context, e *lab.Engine) error) error {
+	b, err := lab.NewBuilder(progress)
+	if err != nil {
+		return err
+	}
+	e, ok := lab.Running(ctx, b)
+	if !ok {
+		progress("the lab's engine does not run, so there are no hosts")
+		return nil
+	}
+	return f(ctx, e)
+}

@@ -1,0 +1,97 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/kubewright/kubewright/bundle"
+)
+
+// bundledFiles are the binaries of a bundle: what a host needs beside its images. kubeadm is none of them.
+func bundledFiles() []string {
+	return strings.Fields(`kubelet kubectl crictl containerd containerd-shim-runc-v2 ctr runc
+		cni/bandwidth cni/bridge cni/flannel cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
+}
+
+// Bundle returns the folder of a bundle with everything that a cluster is made of.
+func (b *Builder) Bundle(ctx context.Context) (string, error) {
+	if _, err := b.Rootfs(ctx); err != nil { // outside of make, for a line of its own
+		return "", err
+	}
+	parts := []string{rootfsKey(), pauseSource, runtime.GOARCH, fmt.Sprint(images(), bundledFiles())}
+	for _, m := range modules() {
+		if _, err := b.module(ctx, m); err != nil {
+			return "", err
+		}
+		k, err := b.moduleKey(m)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, k)
+	}
+	code, err := b.packingCode()
+	if err != nil {
+		return "", err
+	}
+	return b.make(ctx, "bundle", "bundle", key(append(parts, code)...), b.pack)
+}
+
+// packingCode is the hash of the sources that pack: cheaper than a version that somebody forgets to raise.
+func (b *Builder) packingCode() (string, error) {
+	lab, err := treeKey(filepath.Join(b.source, "e2e/lab"), func(p string) bool {
+		return slices.Contains([]string{"bundle.go", "images.go", "layer.go", "closure.go"}, filepath.Base(p)) &&
+			filepath.Dir(p) == filepath.Join(b.source, "e2e/lab")
+	})
+	if err != nil {
+		return "", err
+	}
+	format, err := treeKey(filepath.Join(b.source, "bundle"), func(p string) bool {
+		return strings.HasSuffix(p, ".go") && !strings.HasSuffix(p, "_test.go")
+	})
+	return key(lab, format), err
+}
+
+func (b *Builder) pack(ctx context.Context, dir string) error {
+	layers := filepath.Join(dir, "layers")
+	if err := os.Mkdir(layers, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(layers)
+	w, err := bundle.Create(dir, bundle.Built)
+	if err != nil {
+		return err
+	}
+	for _, name := range bundledFiles() {
+		m, err := moduleOf(name)
+		if err != nil {
+			return err
+		}
+		file, err := b.Binary(ctx, name)
+		if err != nil {
+			return err
+		}
+		a := bundle.Artifact{Name: name, Version: m.version, Platform: "linux/" + runtime.GOARCH}
+		if err := w.AddFile(ctx, a, file); err != nil {
+			return err
+		}
+	}
+	p, err := b.newPacker(ctx, layers)
+	if err != nil {
+		return err
+	}
+	for _, i := range images() {
+		img, err := p.image(ctx, i)
+		if err != nil {
+			return err
+		}
+		if err := w.AddImage(ctx, i.name, img); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}

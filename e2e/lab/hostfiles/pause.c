@@ -1,0 +1,15 @@
+/* The process that holds a pod's namespaces: waits for the signal to end, and reaps what is left to it. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void end(int signal) { exit(0); }
+static void reap(int signal) { while (waitpid(-1, NULL, WNOHANG) > 0); }
+
+int main(void) {
+	signal(SIGINT, end);
+	signal(SIGTERM, end);
+	signal(SIGCHLD, reap);
+	for (;;) pause();
+}

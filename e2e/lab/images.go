@@ -1,0 +1,163 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// ProbeImage is for tests: a shell, nslookup, wget, nc, httpd, ip and the rest of busybox.
+const ProbeImage = "kubewright.test/probe:v1"
+
+// image says what a container image is packed from. Names and tags are upstream's.
+type image struct {
+	name       string
+	debian     bool              // over the small Debian root
+	busybox    []string          // with busybox under these names
+	binaries   map[string]string // path in the image -> binary, see [Builder.Binary]
+	entrypoint string
+	user       string
+}
+
+func images() []image {
+	kube := func(name string) image {
+		return image{name: "registry.k8s.io/" + name + ":" + kubernetesVersion,
+			binaries: map[string]string{"usr/local/bin/" + name: name}, entrypoint: "/usr/local/bin/" + name}
+	}
+	proxy := kube("kube-proxy")
+	proxy.debian = true
+	return []image{
+		kube("kube-apiserver"), kube("kube-controller-manager"), kube("kube-scheduler"), proxy,
+		{name: "registry.k8s.io/etcd:3.6.8-0", binaries: map[string]string{
+			"usr/local/bin/etcd": "etcd", "usr/local/bin/etcdctl": "etcdctl", "usr/local/bin/etcdutl": "etcdutl"}},
+		{name: "registry.k8s.io/pause:3.10.2", binaries: map[string]string{"pause": pauseBinary}, entrypoint: "/pause", user: "65535:65535"},
+		// Upstream's runs as a user whose file has the capability to bind port 53. As root, the pod's own NET_BIND_SERVICE is enough.
+		{name: "registry.k8s.io/coredns/coredns:" + corednsVersion, binaries: map[string]string{"coredns": "coredns"}, entrypoint: "/coredns"},
+		{name: "ghcr.io/flannel-io/flannel:" + flannelVersion, debian: true, entrypoint: "/opt/bin/flanneld",
+			binaries: map[string]string{"opt/bin/flanneld": "flanneld", "opt/bin/install-conf": "install-conf"}},
+		{name: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", busybox: []string{"cp", "sh"}, binaries: map[string]string{"flannel": "cni/flannel"}},
+		{name: ProbeImage, busybox: probeCommands(), entrypoint: "/bin/sh"},
+	}
+}
+
+func probeCommands() []string {
+	return strings.Fields(`sh cat chmod cp cut date dd df dirname echo env expr false find grep head hostname httpd id ip
+		kill ln ls mkdir mv nc netstat nproc nslookup ping ping6 printf ps pwd readlink rm route sed seq sleep sort stat tail
+		tar tee test timeout touch tr traceroute true umount uname uniq vi wc wget which xargs yes awk basename`)
+}
+
+// What the images over Debian hold: iptables in both variants and nftables, and what else kube-proxy and flannel run.
+func imagePackages() (want, without []string) {
+	return strings.Fields("iptables nftables conntrack ipset kmod iproute2 dash coreutils"),
+		// Their maintainer scripts run these; no container does.
+		strings.Fields("debconf dpkg perl-base init-system-helpers")
+}
+
+//go:embed hostfiles/pause.c
+var pauseSource string
+
+// Not a module's: made from hostfiles/pause.c.
+const pauseBinary = "pause"
+
+// packer makes images; what they share it makes once.
+type packer struct {
+	*Builder
+	dir    string // for layers, until the images are in the bundle
+	rootfs string
+	debian v1.Layer
+}
+
+func (b *Builder) newPacker(ctx context.Context, dir string) (*packer, error) {
+	rootfs, err := b.Rootfs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &packer{Builder: b, dir: dir, rootfs: rootfs}
+	p.debian, err = p.debianLayer()
+	return p, err
+}
+
+func (p *packer) debianLayer() (v1.Layer, error) {
+	status, err := os.ReadFile(filepath.Join(p.rootfs, "var/lib/dpkg/status"))
+	if err != nil {
+		return nil, err
+	}
+	want, without := imagePackages()
+	packages, err := closure(parseStatus(string(status)), without, want...)
+	if err != nil {
+		return nil, err
+	}
+	files, err := packageFiles(p.rootfs, packages)
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, f := range files {
+		entries = append(entries, entry{path: f, from: filepath.Join(p.rootfs, f)})
+	}
+	return writeLayer(filepath.Join(p.dir, "debian.tar"), entries)
+}
+
+// image packs one image. Its layers stay in p.dir.
+func (p *packer) image(ctx context.Context, i image) (v1.Image, error) {
+	entries := []entry{{path: "tmp", from: filepath.Join(p.rootfs, "tmp")}}
+	for at, name := range i.binaries {
+		from, err := p.binary(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry{path: at, from: from})
+	}
+	if len(i.busybox) > 0 {
+		entries = append(entries, entry{path: "bin/busybox", from: filepath.Join(p.rootfs, "bin/busybox")})
+	}
+	for _, name := range i.busybox {
+		entries = append(entries, entry{path: "bin/" + name, link: "busybox"})
+	}
+	own, err := writeLayer(filepath.Join(p.dir, path.Base(strings.ReplaceAll(i.name, ":", "-"))+".tar"), entries)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", i.name, err)
+	}
+	layers := []v1.Layer{own}
+	if i.debian {
+		layers = []v1.Layer{p.debian, own}
+	}
+
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img, err := mutate.AppendLayers(base, layers...)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	config.Config = v1.Config{User: i.user, WorkingDir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
+	if i.entrypoint != "" {
+		config.Config.Entrypoint = []string{i.entrypoint}
+	}
+	return mutate.ConfigFile(img, config)
+}
+
+func (p *packer) binary(ctx context.Context, name string) (string, error) {
+	if name != pauseBinary {
+		return p.Binary(ctx, name)
+	}
+	out := filepath.Join(p.dir, "pause")
+	cmd := exec.CommandContext(ctx, "gcc", "-Os", "-static", "-s", "-x", "c", "-o", out, "-")
+	cmd.Stdin = strings.NewReader(pauseSource)
+	return out, run(cmd)
+}
