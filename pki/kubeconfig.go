@@ -193,8 +193,8 @@ func (s *Secrets) verifyKubeconfig(sp spec, b []byte) error {
 	if err := s.verifyTrust(cluster); err != nil {
 		report("%w", err)
 	}
-	// Either way leads to this cluster: `kubeadm init` points kubelet.conf to the endpoint,
-	// releases before 1.20 all of them. Warnings tells which is wanted.
+	// Both addresses lead to this cluster, and kubeadm has changed its mind about which goes
+	// where (kubelet.conf of a control plane, last). Warnings tells which is wanted.
 	wanted, local := sp.server(s.cluster, s.node), LocalURL(s.cluster, s.node)
 	if wanted != "" && cluster.Server != wanted && cluster.Server != ControlPlaneURL(s.cluster, s.node) && !(s.controlPlane() && cluster.Server == local) {
 		report("points to %s, but this cluster is at %s", cluster.Server, wanted)

@@ -155,6 +155,7 @@ func TestCertificatesFollowTheContract(t *testing.T) {
 			"IPv6",
 			cluster(func(c *config.Cluster) {
 				c.Spec.ControlPlane.Endpoint = "[2001:db8::ff]:6443"
+				c.Spec.ControlPlane.CertSANs = []string{"2001:db8:0::11"} // the node's, written in another way
 				c.Spec.Network.ServiceCIDR = "fd00:10:96::/112"
 			}), v6,
 			[]string{"cp6", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "fd00:10:96::1", "2001:db8::11", "2001:db8::ff"},
@@ -447,6 +448,8 @@ func TestEveryProblemOfWhatExistsIsReportedAtOnce(t *testing.T) {
 			[]string{"admin.conf trusts the CA " + pki.Pin(other.cert(t, pki.CA)) + ", but this cluster's is " + pki.Pin(good.cert(t, pki.CA)), "holds a certificate that is not signed by"}},
 		{"another server", with(pki.AdminConf, strings.ReplaceAll(string(good[pki.AdminConf]), "192.0.2.11", "192.0.2.99")),
 			[]string{"admin.conf points to https://192.0.2.99:6443, but this cluster is at https://192.0.2.11:6443"}},
+		{"a key that is not its certificate's", with(pki.AdminConf, swapKey(t, good[pki.AdminConf], other[pki.AdminConf])),
+			[]string{"admin.conf holds a key that is not its certificate's"}},
 		{"several", with(pki.APIServer+".key", "x", pki.EtcdPeer+".crt", "y"), []string{"2 problems", "apiserver.key", "etcd/peer.crt"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -464,6 +467,19 @@ func TestEveryProblemOfWhatExistsIsReportedAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// swapKey puts the key of another kubeconfig into one.
+func swapKey(t *testing.T, b, other []byte) string {
+	t.Helper()
+	key := func(b []byte) string {
+		_, after, ok := strings.Cut(string(b), "client-key-data: ")
+		if !ok {
+			t.Fatal("no key")
+		}
+		return after
+	}
+	return strings.ReplaceAll(string(b), key(b), key(other))
 }
 
 func TestExternalCA(t *testing.T) {
@@ -547,6 +563,12 @@ func TestExternalCA(t *testing.T) {
 		made, _ = mustNew(t, changed, cp1, f, now).Certificates()
 		if len(made) != 1 || made[0].Path != pki.APIServer+".csr" {
 			t.Errorf("made %v", made)
+		}
+		confs, _ := mustNew(t, c, cp1, f, now).Kubeconfigs(false)
+		f.write(t, confs)
+		confs, _ = mustNew(t, c, cp2, f, now).Kubeconfigs(false)
+		if len(confs) != 1 || confs[0].Path != pki.KubeletConf+".csr" {
+			t.Errorf("for another node name: %v", confs)
 		}
 	})
 }
@@ -728,7 +750,9 @@ func TestAKubeletsOwnServingCertificateIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f[pki.KubeletServing+".crt"], f[pki.KubeletServing+".key"] = crt, key
+	f[pki.KubeletServing+".crt"] = crt
+	mustNew(t, cluster(), cp1, f, time.Now()) // its key may be elsewhere: --tls-private-key-file
+	f[pki.KubeletServing+".key"] = key
 	s := mustNew(t, cluster(), cp1, f, time.Now())
 	if made, err := s.Certificates(); err != nil || len(made) > 0 {
 		t.Errorf("made %v, %v", made, err)

@@ -177,9 +177,8 @@ func LocalURL(c *config.Cluster, n config.Node) string {
 	return url(n.IP().String(), c.Spec.ControlPlane.BindPort)
 }
 
-// kubeletURL keeps a control plane's kubelet on its own API server: another one may be a
-// version ahead during an upgrade, and kubelets must not be newer than what they talk to.
-// `kubeadm init` writes the endpoint, `kubeadm join` and `kubeadm upgrade` this.
+// kubeletURL keeps a control plane's kubelet on its own API server: another one may still be
+// a version behind during an upgrade, and a kubelet must not be newer than what it talks to.
 func kubeletURL(c *config.Cluster, n config.Node) string {
 	if n.Has(config.ControlPlaneRole) {
 		return LocalURL(c, n)
