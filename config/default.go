@@ -61,7 +61,7 @@ func (c *Cluster) Default(v Versions) {
 	wait(&s.Timeouts.Discovery, 5*time.Minute)
 	wait(&s.Timeouts.TLSBootstrap, 5*time.Minute)
 	for i := range s.Hosts {
-		if s.Hosts[i].Roles == nil {
+		if len(s.Hosts[i].Roles) == 0 {
 			s.Hosts[i].Roles = []Role{WorkerRole}
 		}
 	}

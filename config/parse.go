@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,85 +35,178 @@ func Load(path string) (*Cluster, error) {
 	return c, nil
 }
 
-// Parse decodes one document. Unknown fields, duplicate keys and wrong types are errors,
-// all of them at once, each with its path.
+// Parse decodes one document. Unknown fields and wrong types are errors, all of them at
+// once, each with its path; so are duplicate keys, and a second document in the file.
 func Parse(b []byte) (*Cluster, error) {
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
-		return nil, fmt.Errorf("not a YAML document: %w", err)
+		return nil, notYAML(err)
 	}
-	var head struct{ APIVersion, Kind string }
-	if err := json.Unmarshal(j, &head); err != nil {
+	if n := documents(b); n > 1 {
+		return nil, fmt.Errorf("%d documents: write one Cluster, and no more, into the file", n)
+	}
+	var head struct{ APIVersion, Kind any }
+	if err := json.Unmarshal(j, &head); err != nil || string(j) == "null" {
 		return nil, errors.New("not a cluster document: write an object that begins with apiVersion: " + APIVersion)
 	}
 	if head.APIVersion != APIVersion || head.Kind != Kind {
-		return nil, fmt.Errorf("apiVersion %q, kind %q: write apiVersion: %s and kind: %s", head.APIVersion, head.Kind, APIVersion, Kind)
+		return nil, fmt.Errorf("apiVersion %s, kind %s: write apiVersion: %s and kind: %s", quoted(head.APIVersion), quoted(head.Kind), APIVersion, Kind)
+	}
+	var whole any
+	numbers := json.NewDecoder(bytes.NewReader(j))
+	numbers.UseNumber()
+	if err := numbers.Decode(&whole); err != nil {
+		return nil, err
+	}
+	p := &problems{}
+	p.fits("", whole, reflect.TypeFor[Cluster]())
+	if p.all != nil {
+		return nil, Errors(p.all)
 	}
 	c := &Cluster{}
+	strict, err := kjson.UnmarshalStrict(j, c) // keeps integers in maps what they are
+	return c, errors.Join(append(strict, err)...)
+}
+
+func quoted(v any) string {
+	if v == nil {
+		return "is missing"
+	}
+	return fmt.Sprintf("%q", fmt.Sprint(v))
+}
+
+var duplicateKey = regexp.MustCompile(`line (\d+): key (.*) already set in map`)
+
+// notYAML says in our words what is in the way of reading a document at all.
+func notYAML(err error) error {
 	var all *multierror.Error
-	strict, err := kjson.UnmarshalStrict(j, c)
-	for _, e := range strict {
-		all = multierror.Append(all, unknownField(e))
+	for _, m := range duplicateKey.FindAllStringSubmatch(err.Error(), -1) {
+		all = multierror.Append(all, fmt.Errorf("line %s: the key %s is there twice: keep one", m[1], m[2]))
 	}
-	if err != nil {
-		all = multierror.Append(all, wrongType(err))
+	if all != nil {
+		return Errors(all)
 	}
-	return c, Errors(all)
+	return fmt.Errorf("not a YAML document: %w", err)
 }
 
-var quotedField = regexp.MustCompile(`^unknown field "(.*)"$`)
+var separator = regexp.MustCompile(`(?m)^---(\s|$)`)
 
-// unknownField adds to the decoder's complaint the fields that do exist at that place.
-func unknownField(err error) error {
-	m := quotedField.FindStringSubmatch(err.Error())
-	if m == nil {
-		return err
+// documents counts those of a file that hold anything; decoders look at the first alone.
+func documents(b []byte) (n int) {
+	for _, d := range separator.Split(string(b), -1) {
+		if j, err := yaml.YAMLToJSON([]byte(d)); err != nil || string(j) != "null" {
+			n++
+		}
 	}
-	path := strings.Split(m[1], ".")
-	known := fieldsAt(reflect.TypeFor[Cluster](), path[:len(path)-1])
-	if len(known) == 0 {
-		return fmt.Errorf("%s: unknown field", m[1])
-	}
-	return fmt.Errorf("%s: unknown field: write one of %s", m[1], strings.Join(known, ", "))
+	return n
 }
 
-// fieldsAt lists the JSON names of the struct that path leads to.
-func fieldsAt(t reflect.Type, path []string) []string {
-	for t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
+var (
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// fits compares decoded JSON with the type that will hold it, and reports what has no
+// place there. Decoders stop at the first wrong type, and do not always say where it is.
+func (p *problems) fits(path string, v any, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct {
-		return nil
+	object, isObject := v.(map[string]any)
+	list, isList := v.([]any)
+	decodesItself := reflect.PointerTo(t).Implements(jsonUnmarshaler) || reflect.PointerTo(t).Implements(textUnmarshaler)
+	switch {
+	case v == nil: // the same as leaving it out
+	case t.Kind() == reflect.Struct && isObject && !decodesItself:
+		fields := fieldsOf(t)
+		for _, name := range slices.Sorted(maps.Keys(object)) {
+			if f, ok := fields[name]; ok {
+				p.fits(join(path, name), object[name], f)
+			} else {
+				p.add(join(path, name), "unknown field: %s", choice(fields, t))
+			}
+		}
+	case t.Kind() == reflect.Map && isObject:
+		for _, key := range slices.Sorted(maps.Keys(object)) {
+			p.fits(join(path, key), object[key], t.Elem())
+		}
+	case t.Kind() == reflect.Slice && isList:
+		for i, item := range list {
+			p.fits(fmt.Sprintf("%s[%d]", path, i), item, t.Elem())
+		}
+	default:
+		b, err := json.Marshal(v)
+		if err == nil {
+			err = json.Unmarshal(b, reflect.New(t).Interface())
+		}
+		if err != nil {
+			p.add(path, "is %s, write %s", described(v), wanted(t))
+		}
 	}
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// fieldsOf are the JSON names of a struct's fields.
+func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
-	for f := range t.Fields() {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
 			fields[name] = f.Type
 		}
 	}
-	if len(path) == 0 {
-		return slices.Sorted(maps.Keys(fields))
-	}
-	name, _, _ := strings.Cut(path[0], "[")
-	if next, ok := fields[name]; ok {
-		return fieldsAt(next, path[1:])
-	}
-	return nil
+	return fields
 }
 
-func wrongType(err error) error {
-	var te *json.UnmarshalTypeError
-	if !errors.As(err, &te) {
-		return err
+// choice lists the fields there are, where a person would read them all.
+func choice(fields map[string]reflect.Type, t reflect.Type) string {
+	if len(fields) > 30 {
+		return "see the reference of " + t.Name()
 	}
-	want := map[reflect.Kind]string{
-		reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "a list",
-		reflect.Map: "an object", reflect.Struct: "an object", reflect.Int32: "a number", reflect.Int64: "a number",
-	}[te.Type.Kind()]
-	if want == "" {
-		want = te.Type.String()
+	return "write one of " + strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
+}
+
+func described(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("the string %q", v)
+	case bool:
+		return fmt.Sprint(v)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "an object"
 	}
-	return fmt.Errorf("%s: is a %s, write %s", te.Field, te.Value, want)
+	return fmt.Sprintf("the number %v", v)
+}
+
+func wanted(t reflect.Type) string {
+	switch {
+	case t.Name() == "Duration":
+		return "a duration such as 10m or 8760h"
+	case t.Name() == "Time":
+		return "a time such as 2026-01-31T12:00:00Z"
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.Int32:
+		return "a whole number of at most 32 bits"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	}
+	return "a " + t.String()
 }
 
 // Print writes the document as YAML, defaults included, as Parse reads it.

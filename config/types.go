@@ -174,7 +174,7 @@ type Node struct {
 	Address string            `json:"address,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	// Taints that the kubelet registers. Null: control planes get node-role.kubernetes.io/control-plane:NoSchedule.
-	Taints      []corev1.Taint `json:"taints,omitempty"`
+	Taints      []corev1.Taint `json:"taints,omitzero"` // not omitempty: [] means none
 	KubeletArgs []Arg          `json:"kubeletArgs,omitempty"`
 }
 

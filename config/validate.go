@@ -1,10 +1,10 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
-	kjson "sigs.k8s.io/json"
 )
 
 // The choices of the fields that have few.
@@ -66,7 +65,7 @@ func (c *Cluster) Validate() error {
 		p.add("spec.etcd.dataDir", "%q is not absolute: write a path that begins with /", s.Etcd.DataDir)
 	}
 	for path, comp := range map[string]Component{"spec.apiServer": s.APIServer, "spec.controllerManager": s.ControllerManager, "spec.scheduler": s.Scheduler,
-		"spec.etcd": {ExtraArgs: s.Etcd.ExtraArgs}} {
+		"spec.etcd": {ExtraArgs: s.Etcd.ExtraArgs, ExtraEnvs: s.Etcd.ExtraEnvs}} {
 		p.component(path, comp)
 	}
 	p.network(s)
@@ -83,8 +82,8 @@ func (c *Cluster) Validate() error {
 	if s.DNS.Replicas < 0 {
 		p.add("spec.dns.replicas", "%d: write 1 or more, or spec.dns.disabled: true", s.DNS.Replicas)
 	}
-	p.document("spec.kubelet", s.Kubelet, &kubeletv1beta1.KubeletConfiguration{})
-	p.document("spec.kubeProxy.config", s.KubeProxy.Config, &kubeproxyv1alpha1.KubeProxyConfiguration{})
+	p.document("spec.kubelet", s.Kubelet, reflect.TypeFor[kubeletv1beta1.KubeletConfiguration]())
+	p.document("spec.kubeProxy.config", s.KubeProxy.Config, reflect.TypeFor[kubeproxyv1alpha1.KubeProxyConfiguration]())
 	for path, d := range map[string]Duration{"controlPlaneComponentHealthCheck": s.Timeouts.ControlPlaneComponentHealthCheck, "kubeletHealthCheck": s.Timeouts.KubeletHealthCheck,
 		"kubernetesAPICall": s.Timeouts.KubernetesAPICall, "discovery": s.Timeouts.Discovery, "tlsBootstrap": s.Timeouts.TLSBootstrap} {
 		if d.Duration < 0 {
@@ -124,11 +123,7 @@ func (p *problems) sans(path string, sans []string) {
 }
 
 func (p *problems) component(path string, c Component) {
-	for i, a := range c.ExtraArgs {
-		if a.Name == "" || strings.HasPrefix(a.Name, "-") || strings.ContainsAny(a.Name, "= ") {
-			p.add(fmt.Sprintf("%s.extraArgs[%d].name", path, i), "%q: write the flag's name without dashes, and its value under value", a.Name)
-		}
-	}
+	p.args(path+".extraArgs", c.ExtraArgs)
 	for i, e := range c.ExtraEnvs {
 		p.each(fmt.Sprintf("%s.extraEnvs[%d].name", path, i), validation.IsEnvVarName(e.Name))
 	}
@@ -137,6 +132,14 @@ func (p *problems) component(path string, c Component) {
 		p.each(at+".name", validation.IsDNS1123Label(v.Name))
 		if !strings.HasPrefix(v.HostPath, "/") || !strings.HasPrefix(v.MountPath, "/") {
 			p.add(at, "hostPath %q and mountPath %q must both be absolute", v.HostPath, v.MountPath)
+		}
+	}
+}
+
+func (p *problems) args(path string, args []Arg) {
+	for i, a := range args {
+		if a.Name == "" || strings.HasPrefix(a.Name, "-") || strings.ContainsAny(a.Name, "= ") {
+			p.add(fmt.Sprintf("%s[%d].name", path, i), "%q: write the flag's name without dashes, and its value under value", a.Name)
 		}
 	}
 }
@@ -192,32 +195,13 @@ func (p *problems) cidr(path, s string) (netip.Prefix, bool) {
 }
 
 // document checks overrides against the type that reads them.
-func (p *problems) document(path string, m map[string]any, into any) {
-	if m == nil {
-		return
-	}
+func (p *problems) document(path string, m map[string]any, into reflect.Type) {
 	for _, fixed := range []string{"apiVersion", "kind"} {
 		if _, ok := m[fixed]; ok {
 			p.add(path+"."+fixed, "is implied: leave it out")
 		}
 	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		p.add(path, "%v", err)
-		return
-	}
-	strict, err := kjson.UnmarshalStrict(b, into)
-	for _, e := range strict {
-		field := quotedField.FindStringSubmatch(e.Error())
-		if field == nil {
-			p.add(path, "%v", e)
-			continue
-		}
-		p.add(path+"."+field[1], "unknown field: see the reference of %T", into)
-	}
-	if err != nil {
-		p.add(path, "%v", wrongType(err))
-	}
+	p.fits(path, m, into)
 }
 
 func (p *problems) hosts(hosts []Node) {
@@ -250,12 +234,15 @@ func (p *problems) hosts(hosts []Node) {
 			p.oneOf(fmt.Sprintf("%s.taints[%d].effect", at, j), string(t.Effect),
 				[]string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)})
 		}
-		p.component(at, Component{ExtraArgs: h.KubeletArgs})
+		p.args(at+".kubeletArgs", h.KubeletArgs)
 	}
 }
 
 // SplitEndpoint takes HOST, HOST:PORT, [IPv6]:PORT or IPv6 apart.
 func SplitEndpoint(endpoint string, defaultPort int32) (host string, port int32, err error) {
+	if strings.Contains(endpoint, "/") {
+		return "", 0, fmt.Errorf("%q is a URL: write HOST:PORT alone, without https://", endpoint)
+	}
 	host, port = strings.Trim(endpoint, "[]"), defaultPort
 	if h, ps, e := net.SplitHostPort(endpoint); e == nil {
 		n, e := strconv.ParseUint(ps, 10, 16)
