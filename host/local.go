@@ -32,6 +32,9 @@ func (Local) Run(ctx context.Context, c Command) (Output, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	out := Output{stdout.Bytes(), stderr.Bytes()}
+	if err != nil && ctx.Err() != nil { // killed, which says nothing about the command
+		return out, fmt.Errorf("%s: %w", c.Argv[0], ctx.Err())
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return out, newExitError(c.Argv, exit.ExitCode(), out)
@@ -192,19 +195,20 @@ func (Local) sameContent(f File) (bool, error) {
 }
 
 func write(f File, action string) error {
-	switch {
-	case action == "delete":
+	switch action {
+	case "delete":
 		return os.Remove(f.Path)
-	case f.Dir:
-		if err := os.MkdirAll(f.Path, f.Perm()); err != nil {
-			return err
-		}
-		return finish(f, f.Path)
-	case action == "mode":
+	case "mode":
 		return finish(f, f.Path)
 	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
 		return err
+	}
+	if f.Dir {
+		if err := os.Mkdir(f.Path, f.Perm()); err != nil {
+			return err
+		}
+		return finish(f, f.Path)
 	}
 	if f.Link != "" {
 		return renameio.Symlink(f.Link, f.Path)

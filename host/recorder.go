@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -35,7 +36,7 @@ func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, err
 	for _, f := range files {
 		action, err := compare(ctx, r.Host, f)
 		if err != nil {
-			return changes, err
+			return changes, fmt.Errorf("write %s: %w", f.Path, err)
 		}
 		if action == "" {
 			continue
