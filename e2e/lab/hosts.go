@@ -54,6 +54,7 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 		// each have their /kubepods.
 		"--privileged", "--cgroupns=private", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
 		"--tmpfs", "/run", "--tmpfs", "/tmp:exec",
+		"--stop-signal", "SIGRTMIN+3", // systemd's for "shut down"
 		// The kernel has no overlayfs on overlayfs: containerd's needs a real file system below.
 		"--volume", volume + ":/var"}
 	if _, err := os.Stat("/lib/modules"); err == nil {

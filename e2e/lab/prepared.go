@@ -25,7 +25,7 @@ func (l *Lab) bareImage(ctx context.Context) (Image, error) {
 		return Image{}, err
 	}
 	image := Image{ref: "kubewright-lab/bare:" + rootfsKey()}
-	unlock, err := lock(ctx, filepath.Join(l.Engine.dir, "import.lock"))
+	unlock, err := lock(ctx, filepath.Join(l.Engine.dir, "bare-"+rootfsKey()+".lock"))
 	if err != nil {
 		return Image{}, err
 	}
@@ -43,8 +43,9 @@ func (l *Lab) bareImage(ctx context.Context) (Image, error) {
 		return Image{}, err
 	}
 	_, err = l.Engine.docker(ctx, out, "import",
-		"--change", `ENTRYPOINT ["/entry"]`, "--change", "STOPSIGNAL SIGRTMIN+3", "--change", "ENV container=docker",
+		"--change", `ENTRYPOINT ["/entry"]`, "--change", "ENV container=docker",
 		"--change", "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "-", image.ref)
+	out.Close() // if the engine refused, tar must not wait for a reader
 	if waitErr := tar.Wait(); err == nil {
 		err = waitErr
 	}

@@ -27,8 +27,8 @@ func main() {
 	}
 	root.AddCommand(buildCommand(), upCommand(nil), downCommand(), execCommand(), statusCommand())
 	err := root.ExecuteContext(ctx)
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode()) // of `lab exec`, whose command has said why
+	if code := exitCode(0); errors.As(err, &code) {
+		os.Exit(int(code))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
@@ -126,7 +126,11 @@ func execCommand() *cobra.Command {
 					return err
 				}
 				terminal := term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
-				return h.Attach(ctx, terminal, args[1:]...).Run()
+				err = h.Attach(ctx, terminal, args[1:]...).Run()
+				if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
+					return exitCode(exit.ExitCode())
+				}
+				return err
 			})
 		},
 	}
@@ -153,6 +157,11 @@ func statusCommand() *cobra.Command {
 		},
 	}
 }
+
+// exitCode is that of a command on a host, which has said itself what is wrong.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func nameFlag(cmd *cobra.Command, name *string) {
 	cmd.Flags().StringVar(name, "name", "demo", "the lab's name")
