@@ -102,6 +102,11 @@ func TestBundleGivesBackWhatWentIn(t *testing.T) {
 		size += info.Size()
 	}
 	// A file, two manifests, two configs, three distinct layers: each read once.
+	for _, x := range blobs {
+		if info, _ := x.Info(); info.Mode().Perm() != 0o644 {
+			t.Errorf("blob %s has mode %s", x.Name(), info.Mode())
+		}
+	}
 	if len(blobs) != 8 || total != size || done != size {
 		t.Errorf("%d blobs of %d bytes, verified %d of %d", len(blobs), size, done, total)
 	}
@@ -246,8 +251,13 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 	b := open(t, dir)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := b.Verify(ctx, b.Lock().Artifacts, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	var read int64
+	err := b.Verify(ctx, b.Lock().Artifacts, func(done, _ int64) { read = done })
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "artifact") {
+		t.Errorf("got %v, which must blame no artifact", err)
+	}
+	if read != 0 {
+		t.Errorf("read %d bytes all the same", read)
 	}
 }
 
@@ -263,7 +273,8 @@ func TestChangedLockIsNoticed(t *testing.T) {
 	for name, change := range map[string]struct{ expr, with, says string }{
 		"digest":  {`digest: sha256:[0-9a-f]`, "digest: sha256:x", "digest"},
 		"other":   {`digest: sha256:[0-9a-f]{8}`, "digest: sha256:00000000", "is missing"},
-		"size":    {`size: \d`, "size: 9", "bytes"},
+		"size":    {`size: \d+\n  type: file`, "size: 9\n  type: file", "should have 9"},
+		"sizes":   {`size: \d+\n  type: image`, "size: 9\n  type: image", "bytes, the lock 9"},
 		"type":    {`type: image`, "type: file", "bytes"},
 		"version": {`v1\.36\.3`, "v1.36.4", ""},
 		"name":    {`example.test/a:1`, "example.test/c:1", ""},
@@ -351,6 +362,11 @@ func TestWriterKeepsNothingWrong(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "add image example.test/a:1: layer sha256:") {
 		t.Errorf("got %v", err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := w.AddFile(ctx, Artifact{Name: "f", Platform: amd64}, os.Args[0]); !errors.Is(err, context.Canceled) {
+		t.Errorf("with its context ended: %v", err)
+	}
 	if left, _ := os.ReadDir(filepath.Join(dir, blobsDir)); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
@@ -379,5 +395,57 @@ func TestWriterMendsDamagedBlobs(t *testing.T) {
 	}
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a killed writer left is still there: %v", err)
+	}
+}
+
+func TestWriterRefusesAnInvalidLock(t *testing.T) {
+	if _, err := Create(t.TempDir(), "elsewhere"); err == nil || !strings.Contains(err.Error(), `origin: is "elsewhere"`) {
+		t.Errorf("got %v", err)
+	}
+	dir := t.TempDir()
+	w, err := Create(dir, Built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := random.Image(10, 1) // its config names no platform
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.AddImage(context.Background(), "example.test/a:1", img); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err == nil || !strings.Contains(err.Error(), `has platform "/"`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, lockName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("wrote the lock all the same: %v", err)
+	}
+}
+
+func TestManifestIsThatOfOneImage(t *testing.T) {
+	const h = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+	for name, test := range map[string]struct{ raw, says string }{
+		"index":         {`{"mediaType":"application/vnd.oci.image.index.v1+json","config":{"digest":"` + h + `"}}`, "not the manifest of one image"},
+		"index unnamed": {`{"manifests":[{"digest":"` + h + `"}]}`, "names a blob"},
+		"size":          {`{"config":{"digest":"` + h + `","size":-1}}`, "names a blob"},
+		"path":          {`{"config":{"digest":"sha256:../../../../../../../../../../../../../../../../../../../../../etc/passwd"}}`, "hash"},
+		"no JSON":       {"x", "invalid character"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parseManifest([]byte(test.raw)); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v, want %q", err, test.says)
+			}
+		})
+	}
+}
+
+func TestHugeManifestIsNotRead(t *testing.T) {
+	dir, img, _ := newBundle(t)
+	if err := os.Truncate(blobOf(t, dir, img, "manifest"), 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, dir)
+	if err := b.Verify(context.Background(), b.Images(amd64), nil); err == nil || !strings.Contains(err.Error(), "has 67108864 bytes") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"runtime"
 	"slices"
@@ -25,7 +26,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -82,26 +82,31 @@ func (b *Bundle) Import(ctx context.Context, dial Dialer, wanted []Artifact, o I
 		return outcomes, nil
 	}
 
+	jobs, loads, err := b.plan(absent)
+	if err != nil {
+		return nil, err
+	}
+
 	// The lease keeps containerd from collecting what no image record names yet. After a failure it stays until it
 	// expires, so that the next run does not send again what has arrived.
 	ctx, release, err := c.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(time.Hour))
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
 	}
-	im := &importer{
-		Bundle: b,
-		client: c,
-		o:      o,
-		busy:   locks{held: map[string]chan struct{}{}},
-		sends:  semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))), // one waits for the disk while another hashes
-	}
-	// The largest first: begun last, it would be waited for alone.
-	slices.SortStableFunc(absent, func(x, y Artifact) int { return cmp.Compare(y.Size, x.Size) })
+	im := &importer{dir: b.dir, client: c, loads: loads, progress: o.Progress}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, a := range absent {
+	g.Go(func() error { return im.sendAll(gctx) })
+	for _, j := range jobs {
+		labels := map[string]string{managedLabel: managed}
+		if slices.Contains(o.Pinned, j.Name) {
+			labels[pinnedLabel] = pinned
+		}
 		g.Go(func() error {
-			if err := im.image(gctx, a); err != nil {
-				return fmt.Errorf("import image %s: %w", a.Name, err)
+			if err := im.unpack(gctx, j); err != nil {
+				return fmt.Errorf("import image %s: unpack: %w", j.Name, err)
+			}
+			if err := im.record(gctx, j, labels); err != nil {
+				return fmt.Errorf("import image %s: record: %w", j.Name, err)
 			}
 			return nil
 		})
@@ -182,78 +187,104 @@ func present(ctx context.Context, c *client.Client, a Artifact) (bool, error) {
 	return client.NewImage(c, record).IsUnpacked(ctx, snapshotter)
 }
 
+// job is one image on its way into containerd.
+type job struct {
+	Artifact
+	id     string             // digest of its config
+	target ocispec.Descriptor // its manifest
+	done   int64              // bytes that containerd has
+}
+
+// load is one blob on its way into containerd, for all the images that need it.
+type load struct {
+	blob
+	jobs    []*job
+	arrived chan struct{} // closed when containerd has it
+}
+
+// plan reads the manifests: what has to be sent, in that order. Manifests and configs go first, because unpacking
+// starts with them; then the largest layer, because it takes the longest to unpack, and so the end waits for it.
+func (b *Bundle) plan(artifacts []Artifact) ([]*job, []*load, error) {
+	var jobs []*job
+	first, byDigest := map[string]bool{}, map[string]*load{}
+	for _, a := range artifacts {
+		raw, m, err := b.manifest(a)
+		if err != nil {
+			return nil, nil, fmt.Errorf("import image %s: %w", a.Name, err)
+		}
+		j := &job{Artifact: a, id: m.Config.Digest.String(), target: ocispec.Descriptor{
+			MediaType: cmp.Or(string(m.MediaType), ocispec.MediaTypeImageManifest), // OCI manifests may leave it out
+			Digest:    digest.Digest(a.Digest),
+			Size:      int64(len(raw)),
+		}}
+		jobs = append(jobs, j)
+		first[a.Digest], first[j.id] = true, true
+		for _, x := range append(imageBlobs(m), blob{a.Digest, j.target.Size}) {
+			if byDigest[x.digest] == nil {
+				byDigest[x.digest] = &load{blob: x, arrived: make(chan struct{})}
+			}
+			byDigest[x.digest].jobs = append(byDigest[x.digest].jobs, j)
+		}
+	}
+	loads := slices.SortedFunc(maps.Values(byDigest), func(x, y *load) int {
+		switch {
+		case first[x.digest] && !first[y.digest]:
+			return -1
+		case first[y.digest] && !first[x.digest]:
+			return 1
+		}
+		return cmp.Compare(y.size, x.size)
+	})
+	return jobs, loads, nil
+}
+
 // importer is one run of Import.
 type importer struct {
-	*Bundle
+	dir    string
 	client *client.Client
-	o      ImportOptions
-	busy   locks               // blobs that are being sent, chains of layers that are being unpacked
-	sends  *semaphore.Weighted // how many blobs are sent at once
+	loads  []*load
+	chains locks // of layers that are being unpacked
 
-	mu sync.Mutex // of o.Progress
+	mu       sync.Mutex // of progress and job.done
+	progress func(image string, done, total int64)
 }
 
-func (im *importer) image(ctx context.Context, a Artifact) error {
-	raw, m, err := im.manifest(a)
-	if err != nil {
-		return err
+// sendAll brings every load into the content store, some at a time, in their order.
+func (im *importer) sendAll(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, l := range im.loads {
+		g.Go(func() error {
+			if err := im.send(ctx, l); err != nil {
+				return fmt.Errorf("import image %s: %w", l.jobs[0].Name, err)
+			}
+			close(l.arrived)
+			return nil
+		})
 	}
-	var done int64
-	report := func(n int64) {
-		im.mu.Lock()
-		defer im.mu.Unlock()
-		done += n
-		if im.o.Progress != nil {
-			im.o.Progress(a.Name, done, a.Size)
-		}
-	}
-	target := ocispec.Descriptor{
-		MediaType: cmp.Or(string(m.MediaType), ocispec.MediaTypeImageManifest), // OCI manifests may leave it out
-		Digest:    digest.Digest(a.Digest),
-		Size:      int64(len(raw)),
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	for _, x := range append(imageBlobs(m), blob{a.Digest, target.Size}) {
-		g.Go(func() error { return im.send(gctx, x, report) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := im.unpack(ctx, target); err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	labels := map[string]string{managedLabel: managed}
-	if slices.Contains(im.o.Pinned, a.Name) {
-		labels[pinnedLabel] = pinned
-	}
-	// As the CRI plugin does itself: first a record under the image's id, by which it is removed, then its name.
-	for _, name := range []string{m.Config.Digest.String(), a.Name} {
-		if err := im.record(ctx, images.Image{Name: name, Target: target, Labels: labels}); err != nil {
-			return fmt.Errorf("record %s: %w", name, err)
-		}
-	}
-	return nil
+	return g.Wait()
 }
 
-// send brings one blob into the content store, unless it is there.
-func (im *importer) send(ctx context.Context, x blob, report func(int64)) error {
-	if err := im.busy.Lock(ctx, x.digest); err != nil {
-		return err
-	}
-	defer im.busy.Unlock(x.digest)
-	if err := im.sends.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer im.sends.Release(1)
-	r, err := openBlob(im.dir, x)
+func (im *importer) send(ctx context.Context, l *load) error {
+	r, err := openBlob(im.dir, l.blob)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	ref := "kubewright-" + x.digest // always the same, so that the next run goes on where this one was cut short
+	report := func(n int64) {
+		im.mu.Lock()
+		defer im.mu.Unlock()
+		for _, j := range l.jobs {
+			j.done += n
+			if im.progress != nil {
+				im.progress(j.Name, j.done, j.Size)
+			}
+		}
+	}
 	counted := &countingReader{r: r, report: report}
+	ref := "kubewright-" + l.digest // always the same, so that the next run goes on where this one was cut short
 	store := im.client.ContentStore()
-	err = content.WriteBlob(ctx, store, ref, counted, ocispec.Descriptor{Digest: digest.Digest(x.digest), Size: x.size})
+	err = content.WriteBlob(ctx, store, ref, counted, ocispec.Descriptor{Digest: digest.Digest(l.digest), Size: l.size})
 	if err != nil {
 		if ctx.Err() == nil {
 			// What arrived may not be what it should be: the next run must not go on from there.
@@ -263,13 +294,13 @@ func (im *importer) send(ctx context.Context, x blob, report func(int64)) error 
 		}
 		return err
 	}
-	report(x.size - counted.n) // nothing is read of a blob that is there
+	report(l.size - counted.n) // nothing is read of a blob that is there
 	return nil
 }
 
-// unpack makes the snapshots of an image whose blobs are all there, and labels its manifest and config so that
-// containerd keeps what they refer to.
-func (im *importer) unpack(ctx context.Context, target ocispec.Descriptor) error {
+// unpack makes the snapshots of an image as its layers arrive, and labels its manifest and config so that
+// containerd keeps what they refer to. When it returns, all of the image is there.
+func (im *importer) unpack(ctx context.Context, j *job) error {
 	store := im.client.ContentStore()
 	u, err := unpack.NewUnpacker(ctx, store,
 		unpack.WithUnpackPlatform(unpack.Platform{
@@ -277,27 +308,65 @@ func (im *importer) unpack(ctx context.Context, target ocispec.Descriptor) error
 			Snapshotter:    im.client.SnapshotService(snapshotter),
 			Applier:        im.client.DiffService(),
 		}),
-		unpack.WithDuplicationSuppressor(&im.busy))
+		unpack.WithDuplicationSuppressor(&im.chains))
 	if err != nil {
 		return err
 	}
-	err = images.Dispatch(ctx, u.Unpack(images.SetChildrenLabels(store, images.ChildrenHandler(store))), nil, target)
+	children := images.SetChildrenLabels(store, images.ChildrenHandler(store))
+	arrived := images.HandlerFunc(func(ctx context.Context, x ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		for _, l := range im.loads {
+			if l.digest == x.Digest.String() {
+				if err := l.wait(ctx); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return children(ctx, x)
+	})
+	err = images.Dispatch(ctx, u.Unpack(arrived), nil, j.target)
 	_, unpackErr := u.Wait() // also after an error: it must not outlive us
-	return errors.Join(err, unpackErr)
+	if err := errors.Join(err, unpackErr); err != nil {
+		return err
+	}
+	// A layer whose snapshot was there has not been waited for.
+	for _, l := range im.loads {
+		if slices.Contains(l.jobs, j) {
+			if err := l.wait(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// record makes the name mean the image. Labels that others have put on it stay.
-func (im *importer) record(ctx context.Context, image images.Image) error {
-	store := im.client.ImageService()
-	_, err := store.Create(ctx, image)
-	if errdefs.IsAlreadyExists(err) {
-		fields := []string{"target"}
-		for key := range image.Labels {
-			fields = append(fields, "labels."+key)
-		}
-		_, err = store.Update(ctx, image, fields...)
+func (l *load) wait(ctx context.Context) error {
+	select {
+	case <-l.arrived:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return err
+}
+
+// record makes names mean the image, as the CRI plugin does itself: first its id, by which it is removed, then its
+// name. Labels that others have put on a record stay.
+func (im *importer) record(ctx context.Context, j *job, labels map[string]string) error {
+	fields := []string{"target"}
+	for key := range labels {
+		fields = append(fields, "labels."+key)
+	}
+	store := im.client.ImageService()
+	for _, name := range []string{j.id, j.Name} {
+		image := images.Image{Name: name, Target: j.target, Labels: labels}
+		_, err := store.Create(ctx, image)
+		if errdefs.IsAlreadyExists(err) {
+			_, err = store.Update(ctx, image, fields...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // countingReader reports what is read.
@@ -325,6 +394,9 @@ func (l *locks) Lock(ctx context.Context, key string) error {
 		l.mu.Lock()
 		released, busy := l.held[key]
 		if !busy {
+			if l.held == nil {
+				l.held = map[string]chan struct{}{}
+			}
 			l.held[key] = make(chan struct{})
 		}
 		l.mu.Unlock()

@@ -244,8 +244,16 @@ func TestImportMendsWhatIsHalfThere(t *testing.T) {
 			if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != test.gone {
 				t.Errorf("absent %v, %v; want %d", absent, err, test.gone)
 			}
-			if _, err := b.Import(ctx, dial, wanted, ImportOptions{}); err != nil {
+			progress := map[string]int64{} // what is still to do
+			if _, err := b.Import(ctx, dial, wanted, ImportOptions{
+				Progress: func(image string, done, total int64) { progress[image] = total - done },
+			}); err != nil {
 				t.Fatal(err)
+			}
+			for image, left := range progress {
+				if left != 0 {
+					t.Errorf("progress of %s ends %d bytes before its end", image, left)
+				}
 			}
 			if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != 0 {
 				t.Errorf("still absent: %v, %v", absent, err)
@@ -313,6 +321,24 @@ func TestImportGoesOnAfterBadBytesOfAnother(t *testing.T) {
 	}
 	if _, err := b.Import(ctx, dial, []Artifact{a}, ImportOptions{}); err != nil {
 		t.Errorf("the bad half is still in the way: %v", err)
+	}
+}
+
+func TestImportThatWasCutShortIsFinishedByTheNext(t *testing.T) {
+	dial, _ := startContainerd(t)
+	dir, _, _ := newBundle(t)
+	b := open(t, dir)
+	wanted := b.Images(amd64)
+	ctx, cancel := context.WithCancel(context.Background())
+	o := ImportOptions{Progress: func(string, int64, int64) { cancel() }}
+	if _, err := b.Import(ctx, dial, wanted, o); !errdefs.IsCanceled(err) || !strings.Contains(err.Error(), "import image example.test/") {
+		t.Fatalf("cut short: %v", err)
+	}
+	if _, err := b.Import(context.Background(), dial, wanted, ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if absent, err := Present(context.Background(), dial, wanted); err != nil || len(absent) != 0 {
+		t.Errorf("still absent: %v, %v", absent, err)
 	}
 }
 

@@ -111,10 +111,8 @@ func (l Lock) Validate() error {
 		case File:
 		case Image:
 			// containerd and the kubelet know images by their full references only.
-			if ref, err := name.ParseReference(a.Name, name.StrictValidation); err != nil {
+			if _, err := name.ParseReference(a.Name, name.StrictValidation); err != nil {
 				problem(at, "%v; write a full reference such as registry.k8s.io/pause:3.10.2", err)
-			} else if ref.Name() != a.Name {
-				problem(at, "is not a full reference; write %s", ref.Name())
 			}
 		default:
 			problem(at, "has type %q; write %q or %q", a.Type, File, Image)

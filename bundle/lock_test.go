@@ -53,7 +53,8 @@ func TestLockIsParsedStrictly(t *testing.T) {
 		"digest algorithm": {"sha256:1", "sha512:1", "64 hex digits"},
 		"size":             {"size: 10", "size: -1", "has size -1"},
 		"image name":       {"registry.k8s.io/pause:3.10.2", "nginx", "write a full reference"},
-		"image short name": {"registry.k8s.io/pause:3.10.2", "library/nginx:1", "write "},
+		"image registry":   {"registry.k8s.io/pause:3.10.2", "library/nginx:1", "write a full reference"},
+		"image tag":        {"registry.k8s.io/pause:3.10.2", "docker.io/library/nginx", "write a full reference"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := strings.Replace(goodLock, test.old, test.new, 1)
