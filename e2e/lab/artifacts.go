@@ -27,18 +27,18 @@ type binary struct{ name, pkg string }
 
 // Versions that image tags and the bundle speak of.
 const (
-	kubernetesVersion = "v1.36.3"
+	KubernetesVersion = "v1.36.3"
 	etcdVersion       = "v3.6.8"
-	flannelVersion    = "v0.28.10"
+	FlannelVersion    = "v0.28.10"
 	corednsVersion    = "v1.15.0" // kubeadm's 1.14.2 cannot be had as a module
 )
 
 func modules() []module {
 	stamp := func(pkg string) string {
-		return fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=36", pkg, kubernetesVersion)
+		return fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=36", pkg, KubernetesVersion)
 	}
 	return []module{{
-		name: "kubernetes", of: "k8s.io/kubernetes", version: kubernetesVersion,
+		name: "kubernetes", of: "k8s.io/kubernetes", version: KubernetesVersion,
 		ldflags: stamp("k8s.io/component-base/version") + " " + stamp("k8s.io/client-go/pkg/version"),
 		binaries: []binary{
 			{"kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"},
@@ -82,14 +82,15 @@ func modules() []module {
 			{"cni/tuning", "github.com/containernetworking/plugins/plugins/meta/tuning"},
 		},
 	}, {
-		// The flannel plugin left containernetworking/plugins after this version; its new home is no module that can be had.
+		// The flannel plugin left containernetworking/plugins after this version, and the module of its new home cannot be
+		// had. Its go.mod raises the CNI library, with which the same source speaks CNI 1.0.0, as flannel's manifest asks.
 		name: "cni-flannel", of: "github.com/containernetworking/plugins", version: "v0.9.1",
 		ldflags:  "-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v0.9.1",
 		binaries: []binary{{"cni/flannel", "github.com/containernetworking/plugins/plugins/meta/flannel"}},
 	}, {
-		name: "flannel", of: "github.com/flannel-io/flannel", version: flannelVersion,
+		name: "flannel", of: "github.com/flannel-io/flannel", version: FlannelVersion,
 		cgo:     true,
-		ldflags: "-X github.com/flannel-io/flannel/pkg/version.Version=" + flannelVersion,
+		ldflags: "-X github.com/flannel-io/flannel/pkg/version.Version=" + FlannelVersion,
 		binaries: []binary{
 			{"flanneld", "github.com/flannel-io/flannel"},
 			{"install-conf", "github.com/flannel-io/flannel/cmd/install_conf"},

@@ -32,7 +32,7 @@ type image struct {
 
 func images() []image {
 	kube := func(name string) image {
-		return image{name: "registry.k8s.io/" + name + ":" + kubernetesVersion,
+		return image{name: "registry.k8s.io/" + name + ":" + KubernetesVersion,
 			binaries: map[string]string{"usr/local/bin/" + name: name}, entrypoint: "/usr/local/bin/" + name}
 	}
 	proxy := kube("kube-proxy")
@@ -44,7 +44,7 @@ func images() []image {
 		{name: "registry.k8s.io/pause:3.10.2", binaries: map[string]string{"pause": pauseBinary}, entrypoint: "/pause", user: "65535:65535"},
 		// Upstream's runs as a user whose file has the capability to bind port 53. As root, the pod's own NET_BIND_SERVICE is enough.
 		{name: "registry.k8s.io/coredns/coredns:" + corednsVersion, binaries: map[string]string{"coredns": "coredns"}, entrypoint: "/coredns"},
-		{name: "ghcr.io/flannel-io/flannel:" + flannelVersion, debian: true, entrypoint: "/opt/bin/flanneld",
+		{name: "ghcr.io/flannel-io/flannel:" + FlannelVersion, debian: true, entrypoint: "/opt/bin/flanneld",
 			binaries: map[string]string{"opt/bin/flanneld": "flanneld", "opt/bin/install-conf": "install-conf"}},
 		{name: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", busybox: []string{"cp", "sh"}, binaries: map[string]string{"flannel": "cni/flannel"}},
 		{name: ProbeImage, busybox: probeCommands(), entrypoint: "/bin/sh"},
