@@ -63,6 +63,8 @@ func newFakeHost(t *testing.T) *fakeHost {
 		"/proc/net/tcp":                                 "",
 		"/proc/net/tcp6":                                "",
 		"/proc/mounts":                                  "",
+		"/proc/sys/fs/inotify/max_user_instances":       "128\n",
+		"/proc/sys/fs/inotify/max_user_watches":         "1048576\n",
 		"/proc/sys/net/ipv4/ip_forward":                 "0\n",
 		"/proc/sys/net/bridge/bridge-nf-call-iptables":  "1\n",
 		"/proc/sys/net/bridge/bridge-nf-call-ip6tables": "1\n",
@@ -81,6 +83,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 			`{"ifname":"eth0","addr_info":[{"local":"192.0.2.11","prefixlen":24,"scope":"global"}]}]`,
 		"ip -4 -j route": `[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"},{"dst":"192.0.2.0/24","dev":"eth0","prefsrc":"192.0.2.11"}]`,
 		"ip -6 -j route": `[]`,
+		"crictl --runtime-endpoint unix:///run/containerd/containerd.sock --timeout 5s version": "RuntimeName:  containerd\n",
 	}
 	h.dial["unix /run/containerd/containerd.sock"] = accepts
 	h.dial["tcp 127.0.0.1:2379"] = accepts

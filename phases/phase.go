@@ -135,6 +135,9 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 			}
 			switch {
 			case skipped(skip, p.Name):
+				if blocked { // what was skipped does not open the way behind a failure
+					fail(nil)
+				}
 				own.report(Event{State: Skipped})
 			case blocked:
 				fail(nil)
