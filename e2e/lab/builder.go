@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -102,12 +103,12 @@ func (b *Builder) make(ctx context.Context, kind, what, key string, build func(c
 		return "", err
 	}
 	b.log("made   %s in %s", what, time.Since(began).Round(100*time.Millisecond))
-	prune(filepath.Dir(dir), time.Now().Add(-unusedFor))
+	prune(filepath.Dir(dir), keepUnused, time.Now().Add(-time.Hour))
 	return dir, nil
 }
 
-// What was not used for so long is deleted when another of its kind is made.
-const unusedFor = 7 * 24 * time.Hour
+// So many things of a kind are kept: somebody goes back to an older commit, or two checkouts share the cache.
+const keepUnused = 5
 
 // used says whether dir is there, and notes the time of use for prune.
 func used(dir string) bool {
@@ -115,12 +116,21 @@ func used(dir string) bool {
 	return os.Chtimes(dir, now, now) == nil
 }
 
-// prune deletes what was last used before the limit, as far as it can: the next one tries again.
-func prune(kind string, limit time.Time) {
+// prune deletes all things of a kind but the n used last, as far as it can: the next one tries again. What was used
+// after the limit may be in use now.
+func prune(kind string, n int, limit time.Time) {
 	entries, _ := os.ReadDir(kind)
+	when := map[string]time.Time{}
+	var names []string
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.ModTime().Before(limit) {
-			os.RemoveAll(filepath.Join(kind, e.Name()))
+		if info, err := e.Info(); err == nil && info.IsDir() {
+			when[e.Name()], names = info.ModTime(), append(names, e.Name())
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return when[b].Compare(when[a]) })
+	for i, name := range names {
+		if i >= n && when[name].Before(limit) {
+			os.RemoveAll(filepath.Join(kind, name))
 		}
 	}
 }

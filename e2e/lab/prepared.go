@@ -52,6 +52,9 @@ func (l *Lab) bareImage(ctx context.Context) (Image, error) {
 	return image, err
 }
 
+// In the engine's data, which dockerd mounts on itself: a hard link cannot leave a mount.
+const preparedKind = "engine/data/prepared"
+
 // Prepared returns an image of a host on which setup has run: so that many hosts can start from "containerd runs,
 // images are imported". It is made once for each key, which has to stand for all that setup does; what it
 // starts from and the lab's own files are added to it.
@@ -59,14 +62,33 @@ func (l *Lab) Prepared(ctx context.Context, what, setupKey string, setup func(ct
 	k := key(rootfsKey(), what, setupKey)
 	image := Image{ref: "kubewright-lab/prepared:" + k}
 	if _, err := l.Engine.docker(ctx, nil, "image", "inspect", image.ref); err != nil {
-		// The engine's data was deleted, or another one was: the /var in the cache alone is half a host.
-		os.RemoveAll(filepath.Join(l.cache, "prepared", k))
+		// A /var without its image is half a host.
+		os.RemoveAll(filepath.Join(l.cache, preparedKind, k))
 	}
 	var err error
-	image.dir, err = l.make(ctx, "prepared", "prepared host: "+what, k, func(ctx context.Context, dir string) error {
+	image.dir, err = l.make(ctx, preparedKind, "prepared host: "+what, k, func(ctx context.Context, dir string) error {
 		return l.prepare(ctx, image.ref, dir, "prepare-"+k[:8], setup)
 	})
+	if err == nil {
+		l.pruneImages(ctx)
+	}
 	return image, err
+}
+
+// pruneImages removes the engine's half of prepared hosts whose other half was pruned.
+func (l *Lab) pruneImages(ctx context.Context) {
+	out, err := l.Engine.docker(ctx, nil, "image", "ls", "--format", "{{.Tag}}", "kubewright-lab/prepared")
+	if err != nil {
+		return // the next one tries again
+	}
+	for _, k := range strings.Fields(out) {
+		dir := filepath.Join(l.cache, preparedKind, k)
+		_, err := os.Stat(dir)
+		_, making := os.Stat(dir + ".tmp")
+		if errors.Is(err, fs.ErrNotExist) && errors.Is(making, fs.ErrNotExist) {
+			l.Engine.docker(ctx, nil, "image", "rm", "kubewright-lab/prepared:"+k) // refused while a host uses it
+		}
+	}
 }
 
 func (l *Lab) prepare(ctx context.Context, ref, dir, name string, setup func(ctx context.Context, h *Host) error) error {

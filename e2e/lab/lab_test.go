@@ -1,0 +1,110 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// One lab for what only real hosts can show. It needs root and the artifacts; the first run builds for minutes.
+func TestHosts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real hosts: not with -short")
+	}
+	ctx := t.Context()
+	l, err := New(ctx, Options{Name: "labtest", Log: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	image, err := l.Prepared(ctx, "test", "2", func(ctx context.Context, h *Host) error {
+		return errors.Join(
+			h.Write(ctx, "/etc/prepared", 0o600, strings.NewReader("etc")),
+			h.Write(ctx, "/var/lib/prepared", 0o600, strings.NewReader("var")),
+			h.Write(ctx, "/"+filepath.Join("var", sharedVar()[0], "blob"), 0o600, strings.NewReader("blob")))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := l.HostsFrom(ctx, HostOptions{Image: image}, "a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := hosts[0], hosts[1]
+	read := func(h *Host, file string) string {
+		t.Helper()
+		content, err := h.ReadFile(ctx, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+
+	t.Run("start from what was prepared", func(t *testing.T) {
+		for _, h := range hosts {
+			if got := read(h, "/etc/prepared") + read(h, "/var/lib/prepared") + read(h, "/"+filepath.Join("var", sharedVar()[0], "blob")); got != "etcvarblob" {
+				t.Errorf("%s has %q", h.Name, got)
+			}
+		}
+	})
+	t.Run("do not share a disk", func(t *testing.T) {
+		if err := a.Write(ctx, "/var/lib/prepared", 0o600, strings.NewReader("mine")); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(b, "/var/lib/prepared"); got != "var" {
+			t.Errorf("b has %q", got)
+		}
+	})
+	t.Run("have an identity of their own, which outlives a power cut", func(t *testing.T) {
+		id := read(a, "/etc/machine-id")
+		if len(strings.TrimSpace(id)) != 32 || id == read(b, "/etc/machine-id") {
+			t.Errorf("machine-id of a: %q, of b: %q", id, read(b, "/etc/machine-id"))
+		}
+		if err := a.Restart(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if read(a, "/etc/machine-id") != id || read(a, "/var/lib/prepared") != "mine" {
+			t.Error("a lost its machine-id or its disk")
+		}
+	})
+	t.Run("know each other by name and address", func(t *testing.T) {
+		for _, to := range []string{"b", b.IP} {
+			if _, _, err := a.Exec(ctx, nil, "ping", "-c1", "-W5", to); err != nil {
+				t.Error(err)
+			}
+		}
+		found, err := l.Find(ctx, "b")
+		if err != nil || found.IP != b.IP {
+			t.Errorf("found %v, %v", found, err)
+		}
+	})
+	t.Run("report a failed command", func(t *testing.T) {
+		_, _, err := a.Exec(ctx, nil, "sh", "-c", "echo no >&2; exit 7")
+		var exit *ExitError
+		if !errors.As(err, &exit) || exit.Code != 7 || exit.Stderr != "no\n" {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("take files with their mode and see the bundle", func(t *testing.T) {
+		local := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(local, []byte("x"), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CopyTo(ctx, local, "/opt/new/f"); err != nil {
+			t.Fatal(err)
+		}
+		if out, _, err := a.Exec(ctx, nil, "stat", "-c", "%a %s", "/opt/new/f", BundleDir+"/lock.yaml"); err != nil || !strings.HasPrefix(out, "750 1\n") {
+			t.Errorf("got %q, %v", out, err)
+		}
+		if err := a.Write(ctx, BundleDir+"/new", 0o600, strings.NewReader("")); err == nil {
+			t.Error("a host could write to the bundle")
+		}
+	})
+}
