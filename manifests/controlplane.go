@@ -67,6 +67,15 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 	}
 }
 
+// At its start the controller manager asks for a token for each of its controllers, one
+// after the other, and its default limit of 20 requests a second stretches that to five
+// seconds, in which no node joins and no pod is made. The API server's priority and
+// fairness limits it as well.
+const (
+	controllerQPS   = "150"
+	controllerBurst = "300"
+)
+
 func controllerManager(c *config.Cluster, trustDirs []string, externalCA bool) component {
 	s := c.Spec
 	kubeconfig := kubernetesDir + "/controller-manager.conf"
@@ -79,6 +88,8 @@ func controllerManager(c *config.Cluster, trustDirs []string, externalCA bool) c
 		"cluster-signing-cert-file":        pkiDir + "/ca.crt",
 		"cluster-signing-key-file":         pkiDir + "/ca.key",
 		"controllers":                      "*,bootstrapsigner,tokencleaner",
+		"kube-api-burst":                   controllerBurst,
+		"kube-api-qps":                     controllerQPS,
 		"kubeconfig":                       kubeconfig,
 		"leader-elect":                     "true",
 		"requestheader-client-ca-file":     pkiDir + "/front-proxy-ca.crt",

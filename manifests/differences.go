@@ -19,6 +19,8 @@ func Differences() []Difference {
 			"kubeadm copies *_PROXY of whoever runs it; we take only extraEnvs, so that the same document gives the same bytes everywhere"},
 		{ManifestDir + "/*.yaml", "fields unknown to a Pod, after patches",
 			"kubeadm drops them silently; they are an error"},
+		{ManifestDir + "/kube-controller-manager.yaml", "--kube-api-qps, --kube-api-burst",
+			"the default of 20 requests a second holds the controllers back for five seconds after every start, before the first node can join"},
 		{KubeletFlags, "--node-labels", "kubeadm has no labels of nodes"},
 		{"/etc/systemd/system/kubelet.service", "ConditionPathExists, RestartSec",
 			"the packaged unit crashes every 10 s until it has a configuration; ours waits for it, and comes back in 1 s"},

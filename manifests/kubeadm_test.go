@@ -87,6 +87,11 @@ func asKubeadm(path, s string) string {
 	if strings.HasSuffix(path, "config.conf") {
 		s = strings.Replace(s, "\nmode: iptables\n", "\nmode: \"\"\n", 1)
 	}
+	if strings.HasSuffix(path, "kube-controller-manager.yaml") {
+		for _, flag := range []string{"--kube-api-burst=" + controllerBurst, "--kube-api-qps=" + controllerQPS} {
+			s = strings.Replace(s, "    - "+flag+"\n", "", 1)
+		}
+	}
 	return strings.TrimSuffix(s, "\n")
 }
 

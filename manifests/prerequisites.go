@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/kubewright/kubewright/host"
@@ -22,18 +23,36 @@ func Modules() []Module {
 }
 
 // Sysctl is a setting of the kernel, by its dotted name.
-type Sysctl struct{ Name, Value, Why string }
+type Sysctl struct {
+	Name, Value, Why string
+	AtLeast          bool // a greater number is as good
+}
+
+// Holds tells whether a kernel with the setting have needs no change.
+func (s Sysctl) Holds(have string) bool {
+	have = strings.TrimSpace(have)
+	if !s.AtLeast {
+		return have == s.Value
+	}
+	h, err1 := strconv.ParseInt(have, 10, 64)
+	w, err2 := strconv.ParseInt(s.Value, 10, 64)
+	return err1 == nil && err2 == nil && h >= w
+}
 
 // Sysctls are the settings that every node needs, sorted by name. IPv6 adds that of clusters with IPv6 pods.
 func Sysctls(ipv6 bool) []Sysctl {
 	settings := []Sysctl{
-		{"net.bridge.bridge-nf-call-ip6tables", "1", "services for IPv6 pods that share a bridge"},
-		{"net.bridge.bridge-nf-call-iptables", "1", "services for pods that share a bridge"},
-		{"net.ipv4.ip_forward", "1", "packets between pods of different nodes"},
+		// The kernel gives a user 128 watchers: a kubelet, a containerd and a few pods that follow their
+		// certificates use them up, and then containerd's CRI plugin does not even load.
+		{Name: "fs.inotify.max_user_instances", Value: "8192", Why: "kubelet, containerd and pods that watch files", AtLeast: true},
+		{Name: "fs.inotify.max_user_watches", Value: "524288", Why: "kubelet, containerd and pods that watch files", AtLeast: true},
+		{Name: "net.bridge.bridge-nf-call-ip6tables", Value: "1", Why: "services for IPv6 pods that share a bridge"},
+		{Name: "net.bridge.bridge-nf-call-iptables", Value: "1", Why: "services for pods that share a bridge"},
+		{Name: "net.ipv4.ip_forward", Value: "1", Why: "packets between pods of different nodes"},
 	}
 	if ipv6 {
 		// Nowhere else: a host that forwards IPv6 takes no more routes from routers (accept_ra).
-		settings = append(settings, Sysctl{"net.ipv6.conf.all.forwarding", "1", "IPv6 packets between pods of different nodes"})
+		settings = append(settings, Sysctl{Name: "net.ipv6.conf.all.forwarding", Value: "1", Why: "IPv6 packets between pods of different nodes"})
 	}
 	return settings
 }

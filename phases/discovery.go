@@ -142,7 +142,7 @@ func insecureClusterInfo(ctx context.Context, h host.Host, endpoint string) (*co
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: is the address right, is the API server up, and does a firewall let this host reach it?", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
@@ -150,7 +150,7 @@ func insecureClusterInfo(ctx context.Context, h host.Host, endpoint string) (*co
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("no cluster-info at %s yet: %s", endpoint, resp.Status)
+		return nil, fmt.Errorf("no cluster-info at %s yet: %s: has `kubewright init` (or `kubeadm init`) finished there?", endpoint, resp.Status)
 	}
 	var info corev1.ConfigMap
 	if err := yaml.Unmarshal(body, &info); err != nil {

@@ -2,7 +2,9 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strconv"
 	"strings"
@@ -99,7 +101,13 @@ func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
 // staticPods writes manifests, each once and final; the kubelet sees a file the moment it appears.
 func staticPods(names ...string) func(context.Context, *Target) error {
 	return func(ctx context.Context, t *Target) error {
-		live := manifests.Live{ExternalCA: t.Secrets != nil && t.Secrets.ExternalCA()}
+		live := manifests.Live{ExternalCA: t.Secrets.ExternalCA()}
+		if names[0] == manifests.Etcd { // a member keeps the initial cluster that it was started with
+			var err error
+			if live.EtcdMembers, err = t.etcdMembers(ctx); err != nil {
+				return err
+			}
+		}
 		var files []host.File
 		for _, name := range names {
 			f, err := manifests.StaticPod(name, t.Cluster, t.Node, t.Facts, t.Patches, live)
@@ -114,6 +122,17 @@ func staticPods(names ...string) func(context.Context, *Target) error {
 		_, err := t.write(ctx, files...)
 		return err
 	}
+}
+
+func (t *Target) etcdMembers(ctx context.Context) ([]string, error) {
+	b, err := t.Host.ReadFile(ctx, manifests.Path(manifests.Etcd))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return manifests.InitialCluster(b)
 }
 
 // waitEtcd needs no more than a listener: etcd queues what it cannot answer yet, while a
@@ -204,7 +223,11 @@ func bootstrapToken(ctx context.Context, t *Target) error {
 		return err
 	}
 	secret := addons.TokenSecret(t.Token, "Made by kubewright init.", expires, addons.TokenUsages(), addons.TokenGroups())
-	return t.apply(ctx, append(append(addons.RBAC(), secret), info...)...)
+	// The controller manager removes signatures for which it finds no token.
+	if err := t.apply(ctx, append(addons.RBAC(), secret)...); err != nil {
+		return err
+	}
+	return t.apply(ctx, info...)
 }
 
 // server is the URL at which the cluster's nodes find its API.
@@ -215,7 +238,7 @@ func kubeProxy(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	return t.apply(ctx, addons.KubeProxy(t.Cluster, configuration, manifests.KubeProxyKubeconfig(t.server()))...)
+	return t.applyAddon(ctx, addons.KubeProxy(t.Cluster, configuration, manifests.KubeProxyKubeconfig(t.server())))
 }
 
 func coreDNS(ctx context.Context, t *Target) error {
@@ -230,6 +253,19 @@ func cni(ctx context.Context, t *Target) error {
 	objects, err := addons.CNI(t.Cluster, t.server())
 	if err != nil {
 		return err
+	}
+	return t.applyAddon(ctx, objects)
+}
+
+// applyAddon puts the cluster's CA where pods of an addon look for it, as the controller
+// manager would a little later: a pod that comes first waits.
+func (t *Target) applyAddon(ctx context.Context, objects []addons.Object) error {
+	namespaces := map[string]bool{}
+	for _, o := range objects {
+		if ns := o.GetNamespace(); ns != "" && !namespaces[ns] {
+			namespaces[ns] = true
+			objects = append(objects, addons.RootCA(t.Secrets.CACert(), ns)...)
+		}
 	}
 	return t.apply(ctx, objects...)
 }

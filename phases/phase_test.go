@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -226,36 +226,41 @@ func TestListsAreSound(t *testing.T) {
 }
 
 func TestUntilLooksAgain(t *testing.T) {
-	looks := 0
-	err := until(t.Context(), time.Hour, "x", func(context.Context) error {
-		if looks++; looks < 3 {
-			return errors.New("not yet")
+	synctest.Test(t, func(t *testing.T) { // with a clock of its own
+		begin, looks := time.Now(), 0
+		err := until(t.Context(), time.Hour, "x", func(context.Context) error {
+			if looks++; looks < 3 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if err != nil || looks != 3 || time.Since(begin) != 2*interval {
+			t.Errorf("%d looks in %s, %v", looks, time.Since(begin), err)
 		}
-		return nil
 	})
-	if err != nil || looks != 3 {
-		t.Errorf("%d looks, %v", looks, err)
-	}
 }
 
 func TestUntilTellsWhatWasSeenLast(t *testing.T) {
-	// The deadline has passed at the first look, which sees something nevertheless.
-	err := until(t.Context(), 0, "etcd", func(context.Context) error { return errors.New("connection refused") })
-	if got := fmt.Sprint(err); got != "etcd: not within 0s: connection refused" {
-		t.Error(got)
-	}
-	// A look that the deadline cuts off says nothing of what it looked at.
-	looks := 0
-	err = until(t.Context(), time.Millisecond, "etcd", func(ctx context.Context) error {
-		if looks++; looks == 1 {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		err := until(t.Context(), time.Minute, "etcd", func(ctx context.Context) error {
+			if looks++; looks < 3 {
+				return fmt.Errorf("refused %d", looks)
+			}
+			<-ctx.Done() // cut off by the deadline, it saw nothing
+			return ctx.Err()
+		})
+		if got := fmt.Sprint(err); got != "etcd: not within 1m0s: refused 2" {
+			t.Error(got)
+		}
+		err = until(t.Context(), time.Minute, "etcd", func(ctx context.Context) error {
 			<-ctx.Done()
 			return fmt.Errorf("first: %w", ctx.Err())
+		})
+		if got := fmt.Sprint(err); got != "etcd: not within 1m0s: first: context deadline exceeded" {
+			t.Error(got)
 		}
-		return errors.New("late")
 	})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "etcd: not within 1ms: first: ") {
-		t.Error(err)
-	}
 }
 
 func TestUntilEndsWithItsContext(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -29,6 +30,9 @@ func preflight(ctx context.Context, t *Target) error {
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	findings = append(findings, t.checkBundle()...)
+	for _, name := range t.Patches.Ignored {
+		findings = append(findings, Finding{Name: "Patches", Message: fmt.Sprintf("%s is no patch, by its name: write %s", name, manifests.PatchFileForm), Warning: true})
+	}
 	if t.Secrets != nil {
 		if err := t.Secrets.Problems(); err != nil {
 			findings = append(findings, Finding{Name: "Certificates", Message: err.Error()})
@@ -61,9 +65,7 @@ func (t *Target) verifyBundle(ctx context.Context) error {
 		return nil
 	}
 	wanted := append(t.wantedFiles(), t.wantedImages()...)
-	return t.Bundle.Verify(ctx, wanted, func(done, total int64) {
-		t.report(Event{State: Progress, Item: "verify the bundle", Done: done, Total: total})
-	})
+	return t.Bundle.Verify(ctx, wanted, t.moving("verify the bundle"))
 }
 
 // checkBundle looks for what the document names and the bundle lacks: without the
@@ -144,8 +146,9 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {
 		add("DirAvailable--etc-kubernetes-manifests", "this host is a control plane already: take it out with `kubewright reset` before it joins as a worker")
 	}
-	// A node that runs has routes of its own pods.
-	if !f.Present[pki.KubeletConf] {
+	// A node that runs has routes of its own pods, and one that joins takes the ranges of
+	// its cluster, which are looked at when they are known.
+	if n.Has(config.ControlPlaneRole) && !f.Present[pki.KubeletConf] {
 		out = append(out, overlaps(c, f)...)
 	}
 	return out

@@ -51,7 +51,7 @@ func kernel(ctx context.Context, t *Target) error {
 		if err != nil {
 			return fmt.Errorf("sysctl %s, for %s: %w", s.Name, s.Why, err)
 		}
-		if strings.TrimSpace(string(have)) == s.Value {
+		if s.Holds(string(have)) {
 			continue
 		}
 		if err := t.do(ctx, "sysctl", "-q", "-w", s.Name+"="+s.Value); err != nil {
@@ -178,17 +178,15 @@ func startRuntime(ctx context.Context, t *Target) error {
 	if _, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket)); err != nil {
 		return err
 	}
+	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
 	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
-		conn, err := t.Host.Dial(ctx, "unix", t.socket())
-		if err != nil {
-			return err
-		}
-		return conn.Close()
+		_, err := t.Host.Run(ctx, host.Query("crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket, "--timeout", "5s", "version"))
+		return err
 	})
-	if err != nil {
+	if err != nil && t.ownsContainerd() {
 		return t.withJournal(ctx, "containerd", err)
 	}
-	return nil
+	return err
 }
 
 // startUnit enables a unit and has it running, restarted where its files changed.
@@ -243,6 +241,10 @@ func images(ctx context.Context, t *Target) error {
 		return nil
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }
+	moving := map[string]func(done, total int64){}
+	for _, a := range t.wantedImages() {
+		moving[a.Name] = t.moving(a.Name)
+	}
 	outcomes, err := t.Bundle.Import(ctx, dial, t.wantedImages(), bundle.ImportOptions{
 		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
 		Progress: func(image string, done, total int64) {

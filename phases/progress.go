@@ -2,42 +2,57 @@ package phases
 
 import (
 	"io"
+	"sync"
 	"time"
 
 	"github.com/kubewright/kubewright/host"
 )
 
+// progressInterval is the least time between two reports on the same thing: more can
+// nobody read.
+const progressInterval = 100 * time.Millisecond
+
+// moving reports how many bytes of an item have been moved; the last report is never left out.
+func (t *Target) moving(item string) func(done, total int64) {
+	var mu sync.Mutex
+	var told time.Time
+	var last int64 = -1
+	return func(done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if done == last || done < total && now.Sub(told) < progressInterval {
+			return
+		}
+		told, last = now, done
+		t.report(Event{State: Progress, Item: item, Done: done, Total: total})
+	}
+}
+
 // progress is a source that tells how much of it has been read.
 func (t *Target) progress(item string, s host.Source) host.Source {
-	return reportingSource{Source: s, report: func(done int64) {
-		t.report(Event{State: Progress, Item: item, Done: done, Total: s.Size()})
-	}}
+	return movingSource{Source: s, report: t.moving(item)}
 }
 
-type reportingSource struct {
+type movingSource struct {
 	host.Source
-	report func(done int64)
+	report func(done, total int64)
 }
 
-func (s reportingSource) Open() (io.ReadCloser, error) {
+func (s movingSource) Open() (io.ReadCloser, error) {
 	r, err := s.Source.Open()
-	return &reportingReader{ReadCloser: r, report: s.report}, err
+	return &movingReader{ReadCloser: r, source: s}, err
 }
 
-type reportingReader struct {
+type movingReader struct {
 	io.ReadCloser
-	report func(int64)
+	source movingSource
 	done   int64
-	told   time.Time
 }
 
-// Read tells at most ten times a second, and at the end.
-func (r *reportingReader) Read(p []byte) (int, error) {
+func (r *movingReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.done += int64(n)
-	if now := time.Now(); err != nil || now.Sub(r.told) > 100*time.Millisecond {
-		r.told = now
-		r.report(r.done)
-	}
+	r.source.report(r.done, r.source.Size())
 	return n, err
 }

@@ -256,8 +256,7 @@ func TestTranscriptOfJoin(t *testing.T) {
 	b := testBundle(t, c)
 	found := discovered(t, c)
 	join := func() *Target {
-		target := h.target(c, config.WorkerRole)
-		target.Bundle, target.Token = b, token(t)
+		target := joinTarget(h, c, b)
 		target.Discover = found
 		return target
 	}
@@ -266,6 +265,14 @@ func TestTranscriptOfJoin(t *testing.T) {
 	if _, ok := h.files[pki.BootstrapKubeletConf]; ok {
 		t.Error("the token is still on the host")
 	}
+}
+
+// joinTarget is what `join` makes of a fake host, but for the cluster that is to be found.
+func joinTarget(h *fakeHost, c *config.Cluster, b *bundle.Bundle) *Target {
+	h.t.Helper()
+	target := h.target(c, config.WorkerRole)
+	target.Bundle, target.Token = b, token(h.t)
+	return target
 }
 
 // discovered is a cluster that has been found.

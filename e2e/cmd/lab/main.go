@@ -25,7 +25,7 @@ func main() {
 		Use: "lab", Short: "Real Kubernetes hosts on this machine",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(buildCommand(), upCommand(nil), downCommand(), execCommand(), statusCommand())
+	root.AddCommand(buildCommand(), upCommand(nil), demoCommand(), downCommand(), execCommand(), statusCommand())
 	err := root.ExecuteContext(ctx)
 	if code := exitCode(0); errors.As(err, &code) {
 		os.Exit(int(code))

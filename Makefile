@@ -1,0 +1,26 @@
+# Everything is built from Go modules and Debian's packages; see docs/lab.md.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+ONLY    ?=
+
+.PHONY: build demo test soak bench lint
+build: ## the binary, static, in bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/kubewright ./cmd/kubewright
+
+demo: ## a real cluster of one control plane and two workers on this machine
+	go run ./e2e/cmd/lab demo
+
+test: build ## all tests; the first run builds Kubernetes
+	go run ./e2e/cmd/lab build
+	go test ./...
+
+soak: build ## longer trials; see docs/soak.md
+	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 3h -run TestSoak -v ./e2e
+
+bench: build ## figures, side by side with kubeadm: make bench ONLY=init
+	go run ./e2e/cmd/lab build
+	KUBEWRIGHT_BENCH=1 KUBEWRIGHT_BENCH_ONLY=$(ONLY) go test -count=1 -timeout 1h -run TestFigures -v ./e2e
+
+lint:
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	go vet ./...
