@@ -1,0 +1,66 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// memberList is the notes' command. It has no sh -c around it: upstream's image has no shell.
+var memberList = strings.Fields(`etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt
+	--cert=/etc/kubernetes/pki/etcd/peer.crt --key=/etc/kubernetes/pki/etcd/peer.key member list`)
+
+// etcdMembers asks every etcd pod for the members: one for each pod, all started.
+func etcdMembers(ctx context.Context, c *Cluster) (string, error) {
+	list, err := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "component=etcd,tier=control-plane"})
+	if err != nil {
+		return "", fmt.Errorf("list etcd pods: %w", err)
+	}
+	if len(list.Items) == 0 {
+		return "", skip("no etcd runs as a static pod here: it is on other hosts, or someone else's")
+	}
+	var nodes []string
+	for _, p := range list.Items {
+		nodes = append(nodes, p.Spec.NodeName)
+	}
+	slices.Sort(nodes)
+	err = onEach(list.Items, func(p corev1.Pod) error {
+		out, errOut, err := c.exec(ctx, &p, "", memberList...)
+		if err != nil {
+			return fmt.Errorf("%w: %s; %s", err, strings.TrimSpace(errOut), podState(&p))
+		}
+		if err := judgeMembers(out, nodes); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d members, all started: %s", len(nodes), strings.Join(nodes, " ")), err
+}
+
+// judgeMembers: a line is ID, state, name, peer URLs, client URLs, whether it is a learner.
+func judgeMembers(out string, nodes []string) error {
+	var names []string
+	for line := range strings.Lines(out) {
+		f := strings.Split(strings.TrimSpace(line), ", ")
+		if len(f) != 6 {
+			return fmt.Errorf("etcdctl member list says %q", line)
+		}
+		if f[1] != "started" {
+			return fmt.Errorf("member %s at %s is %s", f[0], f[3], f[1])
+		}
+		if f[5] == "true" {
+			return errors.New("member " + f[2] + " is a learner")
+		}
+		names = append(names, f[2])
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, nodes) {
+		return fmt.Errorf("members are %v, etcd pods are on %v", names, nodes)
+	}
+	return nil
+}

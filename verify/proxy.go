@@ -1,0 +1,111 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"sigs.k8s.io/yaml"
+)
+
+// serviceRules calls one ClusterIP from every node, from a pod and from the node itself.
+func serviceRules(ctx context.Context, c *Cluster) (string, error) {
+	ns, err := c.namespace(ctx, "8")
+	if err != nil {
+		return "", err
+	}
+	at := c.nodes[len(c.nodes)-1]
+	pods, err := c.backends(ctx, ns, at)
+	if err != nil {
+		return "", err
+	}
+	s, err := c.service(ctx, ns, "rules", corev1.ServiceSpec{})
+	if err != nil {
+		return "", err
+	}
+	if err := c.awaitEndpoints(ctx, s, pods...); err != nil {
+		return "", err
+	}
+	url := who(s.Spec.ClusterIP, 80)
+	var mu sync.Mutex
+	running := map[string][]string{} // mode -> nodes
+	err = c.onEveryNode(func(p *probe) error {
+		for where, ask := range map[string]func() (*corev1.Pod, error){"a pod": p.pod, "the node itself": p.host} {
+			from, err := ask()
+			if err != nil {
+				return err
+			}
+			if err := c.call(ctx, from, url); err != nil {
+				return fmt.Errorf("node %s: from %s, ClusterIP %s with its endpoint on %s: %w; %s",
+					p.node.name, where, s.Spec.ClusterIP, at.name, err, c.proxyState(ctx, p.node))
+			}
+		}
+		host, err := p.host()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		mode := c.runningMode(ctx, host)
+		running[mode] = append(running[mode], p.node.name)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	var modes []string
+	for _, mode := range slices.Sorted(maps.Keys(running)) {
+		slices.Sort(running[mode])
+		modes = append(modes, mode+" on "+strings.Join(running[mode], " "))
+	}
+	return fmt.Sprintf("ClusterIP %s answers pods and nodes of %s; kube-proxy mode: %s (ConfigMap), %s (running)",
+		s.Spec.ClusterIP, c.nodeNames(), c.configuredMode(ctx), strings.Join(modes, ", ")), nil
+}
+
+// configuredMode is that of kubeadm's ConfigMap.
+func (c *Cluster) configuredMode(ctx context.Context) string {
+	cm, err := c.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, "kube-proxy", metav1.GetOptions{})
+	if err != nil {
+		return "not known, " + err.Error()
+	}
+	var config struct{ Mode string }
+	if err := yaml.Unmarshal([]byte(cm.Data["config.conf"]), &config); err != nil {
+		return "not known, config.conf: " + err.Error()
+	}
+	if config.Mode == "" {
+		return "iptables by default"
+	}
+	return config.Mode
+}
+
+// runningMode asks the node's kube-proxy, where it listens at its usual port.
+func (c *Cluster) runningMode(ctx context.Context, host *corev1.Pod) string {
+	mode, err := c.sh(ctx, host, `timeout 3 wget -qO- http://127.0.0.1:10249/proxyMode`)
+	if err != nil || mode == "" {
+		return "not known"
+	}
+	return strings.TrimSpace(mode)
+}
+
+// proxyState says how kube-proxy is on a node.
+func (c *Cluster) proxyState(ctx context.Context, n node) string {
+	list, err := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{
+		LabelSelector: "k8s-app=kube-proxy", FieldSelector: fields.OneTermEqualSelector("spec.nodeName", n.name).String()})
+	switch {
+	case err != nil:
+		return "kube-proxy: " + err.Error()
+	case len(list.Items) == 0:
+		return "no kube-proxy pod runs on " + n.name
+	}
+	state := podState(&list.Items[0])
+	if !ready(&list.Items[0]) {
+		state += ", not ready"
+	}
+	return state
+}

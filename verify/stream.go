@@ -1,0 +1,106 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+)
+
+// execLimit is for one command in a pod; checks that expect less say so by their context.
+const execLimit = 45 * time.Second
+
+// exec runs a command in a pod's first container as kubectl does: over a WebSocket, and over
+// SPDY where something on the way doesn't let that through.
+func (c *Cluster) exec(ctx context.Context, p *corev1.Pod, stdin string, argv ...string) (stdout, stderr string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, execLimit)
+	defer cancel()
+	u := c.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Command: argv, Stdin: stdin != "", Stdout: true, Stderr: true,
+			Container: p.Spec.Containers[0].Name}, scheme.ParameterCodec).URL()
+	ws, err := remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, u.String())
+	if err != nil {
+		return "", "", err
+	}
+	old, err := remotecommand.NewSPDYExecutor(c.config, http.MethodPost, u)
+	if err != nil {
+		return "", "", err
+	}
+	e, err := remotecommand.NewFallbackExecutor(ws, old, refused)
+	if err != nil {
+		return "", "", err
+	}
+	var out, errOut bytes.Buffer
+	o := remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}
+	if stdin != "" {
+		o.Stdin = strings.NewReader(stdin)
+	}
+	err = e.StreamWithContext(ctx, o)
+	if err != nil {
+		err = fmt.Errorf("exec in %s on %s: %w", p.Name, p.Spec.NodeName, err)
+	}
+	return out.String(), errOut.String(), err
+}
+
+// sh runs a script in a pod; args are its $1, $2...
+func (c *Cluster) sh(ctx context.Context, p *corev1.Pod, script string, args ...string) (string, error) {
+	out, errOut, err := c.exec(ctx, p, "", append([]string{"sh", "-c", script, "sh"}, args...)...)
+	if err != nil && strings.TrimSpace(errOut) != "" {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(errOut))
+	}
+	return out, err
+}
+
+// refused: the other end, or a proxy, does not speak WebSocket.
+func refused(err error) bool {
+	return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+}
+
+// forward makes a port of a pod reachable at the returned address of this machine until ctx is done,
+// as kubectl port-forward does. The caller waits for done.
+func (c *Cluster) forward(ctx context.Context, p *corev1.Pod, port int) (addr string, done <-chan error, err error) {
+	dialer, err := c.dialer(c.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("portforward").URL())
+	if err != nil {
+		return "", nil, err
+	}
+	readyCh, problems := make(chan struct{}), &bytes.Buffer{}
+	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ctx.Done(), readyCh, nil, problems)
+	if err != nil {
+		return "", nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.ForwardPorts() }()
+	select {
+	case err := <-ended:
+		return "", nil, fmt.Errorf("port-forward to %s on %s: %w", p.Name, p.Spec.NodeName, err)
+	case <-readyCh:
+	}
+	ports, err := f.GetPorts()
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local), ended, nil
+}
+
+func (c *Cluster) dialer(u *url.URL) (httpstream.Dialer, error) {
+	transport, upgrader, err := spdy.RoundTripperFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	old := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u)
+	tunnel, err := portforward.NewSPDYOverWebsocketDialer(u, c.config)
+	if err != nil {
+		return nil, err
+	}
+	return portforward.NewFallbackDialer(tunnel, old, refused), nil
+}
