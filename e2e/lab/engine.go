@@ -41,6 +41,9 @@ func Start(ctx context.Context, b *Builder) (*Engine, error) {
 		return nil, fmt.Errorf("wait for another process that starts the engine: %w", err)
 	}
 	defer unlock()
+	if err := moreWatchers(); err != nil {
+		return nil, err
+	}
 	if _, err := e.docker(ctx, nil, "version"); err == nil {
 		return e, nil
 	}
@@ -48,6 +51,20 @@ func Start(ctx context.Context, b *Builder) (*Engine, error) {
 		return nil, fmt.Errorf("start dockerd: %w", err)
 	}
 	return e, nil
+}
+
+// moreWatchers raises the kernel's 128 inotify instances a user, which all hosts of all labs share: without it the
+// third or fourth host does not even boot.
+func moreWatchers() error {
+	const file, want = "/proc/sys/fs/inotify/max_user_instances", 8192
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if have, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && have >= want {
+		return nil
+	}
+	return os.WriteFile(file, []byte(strconv.Itoa(want)), 0o644)
 }
 
 // Running returns the engine only if it runs.
