@@ -17,9 +17,8 @@ test: build ## all tests; the first run builds Kubernetes
 soak: build ## longer trials; see docs/soak.md
 	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 3h -run TestSoak -v ./e2e
 
-bench: build ## figures, side by side with kubeadm: make bench ONLY=init
-	go run ./e2e/cmd/lab build
-	KUBEWRIGHT_BENCH=1 KUBEWRIGHT_BENCH_ONLY=$(ONLY) go test -count=1 -timeout 1h -run TestFigures -v ./e2e
+bench: ## figures, side by side with kubeadm: make bench ONLY=init
+	go run ./e2e/cmd/bench --only "$(ONLY)"
 
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"

@@ -202,8 +202,13 @@ func (b *Builder) toolDir() (string, error) {
 }
 
 // Kubewright builds this repository's own tool as it is now and returns the binary's path; hosts find it in [ToolDir].
-// Go's build cache knows better than a key of ours whether there is something to do.
 func (b *Builder) Kubewright(ctx context.Context) (string, error) {
+	return b.Tool(ctx, "cmd/kubewright")
+}
+
+// Tool is Kubewright for any command of the repository, named by its folder.
+// Go's build cache knows better than a key of ours whether there is something to do.
+func (b *Builder) Tool(ctx context.Context, folder string) (string, error) {
 	dir, err := b.toolDir()
 	if err != nil {
 		return "", err
@@ -213,9 +218,9 @@ func (b *Builder) Kubewright(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	binary := filepath.Join(dir, "kubewright")
+	binary := filepath.Join(dir, path.Base(folder))
 	// Beside, then renamed: a host may run the one that is there.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary+".new", "./cmd/kubewright")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary+".new", "./"+folder)
 	cmd.Dir = b.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := run(cmd); err != nil {
