@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 )
 
@@ -28,7 +29,7 @@ type Bundle struct {
 func Open(dir string) (*Bundle, error) {
 	data, err := os.ReadFile(filepath.Join(dir, lockName))
 	if err != nil {
-		return nil, fmt.Errorf("open bundle: %w", err)
+		return nil, fmt.Errorf("open bundle: %w: name the folder that holds a bundle's %s", err, lockName)
 	}
 	l, err := ParseLock(data)
 	if err != nil {
@@ -155,7 +156,7 @@ func (b *Bundle) Verify(ctx context.Context, artifacts []Artifact, progress func
 			}
 		}
 	}
-	return errs.ErrorOrNil()
+	return config.Errors(errs)
 }
 
 // blobs returns the distinct blobs of an artifact as far as they are known: a damaged manifest names none.

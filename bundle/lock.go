@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 )
 
@@ -127,7 +128,7 @@ func (l Lock) Validate() error {
 			problem(at, "has size %d; write its bytes", a.Size)
 		}
 	}
-	return errs.ErrorOrNil()
+	return config.Errors(errs)
 }
 
 // Bytes is the lock in its one canonical form: artifacts sorted by name, then platform.

@@ -189,6 +189,11 @@ func check(list []Phase, skip []string) error {
 		}
 		seen[p.Name] = true
 	}
+	return CheckSkip(list, skip)
+}
+
+// CheckSkip finds names that are no phases of the list, and no groups of them.
+func CheckSkip(list []Phase, skip []string) error {
 	for _, name := range skip {
 		if len(Select(list, name)) == 0 {
 			return fmt.Errorf("--skip-phases: there is no phase %q: the phases are %s", name, strings.Join(Names(list), ", "))

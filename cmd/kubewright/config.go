@@ -12,7 +12,8 @@ import (
 )
 
 func newConfig(out func() output) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print or validate a Cluster document", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "config", Short: "Print or validate a Cluster document", Example: "  kubewright config print"}
+	holdsCommands(cmd)
 	var file, dir string
 	cmd.PersistentFlags().StringVar(&file, "config", "", "file with a Cluster document; - is standard input")
 	cmd.PersistentFlags().StringVar(&dir, "bundle", "", "folder whose versions are the defaults")

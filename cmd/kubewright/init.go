@@ -72,6 +72,9 @@ func (o *hostOptions) readToken() (addons.Token, error) {
 
 // target is what phases act on, but for the cluster: this host, its facts and its bundle.
 func (o *hostOptions) target(ctx context.Context) (*phases.Target, error) {
+	if os.Geteuid() != 0 { // first: the rest would only say which file is not for everybody
+		return nil, errNotRoot
+	}
 	t := &phases.Target{Host: host.Local{}}
 	for _, name := range o.ignore {
 		t.Ignore = append(t.Ignore, strings.ToLower(name))
@@ -105,6 +108,9 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 	t.Node = c.Node(o.nodeName, role, t.Facts)
 	if o.address != "" {
 		t.Node.Address = o.address
+		if !t.Node.IP().IsValid() {
+			return fmt.Errorf("--apiserver-advertise-address %q: write an IP address of this host", o.address)
+		}
 	}
 	if c.Spec.Patches != "" {
 		p, err := manifests.LoadPatches(os.DirFS(c.Spec.Patches))
@@ -218,6 +224,9 @@ func (o *initOptions) fromFlags() string {
 }
 
 func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
+	if err := phases.CheckSkip(list, o.skip); err != nil {
+		return err
+	}
 	view := newView(o.out())
 	defer view.close()
 	t, err := o.prepare(ctx)
@@ -256,6 +265,13 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if err != nil {
 		return nil, err
 	}
+	token, err := o.readToken()
+	if err != nil {
+		return nil, err
+	}
+	if token == (addons.Token{}) {
+		token = addons.NewToken()
+	}
 	t, err := o.target(ctx)
 	if err != nil {
 		return nil, err
@@ -263,16 +279,8 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return nil, err
 	}
-	if t.Token, err = o.readToken(); err != nil {
-		return nil, err
-	}
-	if t.Token == (addons.Token{}) {
-		t.Token = addons.NewToken()
-	}
+	t.Token = token
 	t.TTL = o.ttl
-	if !t.Facts.Root {
-		return nil, errNotRoot
-	}
 	existing := map[string][]byte{}
 	for _, path := range pki.Paths(t.Node) {
 		b, err := t.Host.ReadFile(ctx, path)

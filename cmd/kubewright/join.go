@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +56,9 @@ Phases, each also as "kubewright join phase NAME HOST:PORT":
 }
 
 func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Phase) error {
+	if err := phases.CheckSkip(list, o.skip); err != nil {
+		return err
+	}
 	token, err := o.readToken()
 	if err != nil {
 		return err
@@ -64,17 +69,16 @@ func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Ph
 	if len(o.pins) == 0 && !o.unsafe {
 		return errors.New("join needs --discovery-token-ca-cert-hash sha256:HEX, by which it knows the cluster; print a whole command on a control plane with `kubewright token create --print-join-command`")
 	}
-	if _, _, err := config.SplitEndpoint(endpoint, 6443); err != nil {
+	name, port, err := config.SplitEndpoint(endpoint, 6443)
+	if err != nil {
 		return fmt.Errorf("the API server's address: %w", err)
 	}
+	endpoint = net.JoinHostPort(name, strconv.Itoa(int(port)))
 	view := newView(o.out())
 	defer view.close()
 	t, err := o.target(ctx)
 	if err != nil {
 		return err
-	}
-	if !t.Facts.Root {
-		return errNotRoot
 	}
 	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 		return err

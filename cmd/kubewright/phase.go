@@ -21,11 +21,16 @@ func describePhases(list []phases.Phase) string {
 // Args names further arguments, which run receives.
 func addPhases(parent *cobra.Command, args string, list []phases.Phase, run func(cmd *cobra.Command, chosen []phases.Phase, args []string) error) {
 	phase := &cobra.Command{
-		Use:       "phase NAME",
-		Short:     "Run one phase of " + parent.Name() + " alone",
-		Long:      "Run one phase of " + parent.Name() + " alone. What comes before it is expected to be done.\n\n" + describePhases(list),
-		Example:   strings.TrimSpace(fmt.Sprintf("  kubewright %s phase %s %s", parent.Name(), list[len(list)-1].Name, args)),
-		Args:      cobra.ExactArgs(1 + len(strings.Fields(args))),
+		Use:     "phase NAME",
+		Short:   "Run one phase of " + parent.Name() + " alone",
+		Long:    "Run one phase of " + parent.Name() + " alone. What comes before it is expected to be done.\n\n" + describePhases(list),
+		Example: strings.TrimSpace(fmt.Sprintf("  kubewright %s phase %s %s", parent.Name(), list[len(list)-1].Name, args)),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) != 1+len(strings.Fields(args)) {
+				return fmt.Errorf("write %s, and as NAME one of %s", strings.TrimSpace(cmd.CommandPath()+" NAME "+args), strings.Join(groups(list), ", "))
+			}
+			return nil
+		},
 		ValidArgs: groups(list),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen := phases.Select(list, args[0])

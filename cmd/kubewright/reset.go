@@ -32,6 +32,9 @@ Phases:
 		Example: "  kubewright reset\n  kubewright reset --yes",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := phases.CheckSkip(phases.Reset(), o.skip); err != nil {
+				return err
+			}
 			if !yes {
 				if err := confirm("This removes all pods, certificates and etcd's data from this host."); err != nil {
 					return err
@@ -68,9 +71,6 @@ func (o *hostOptions) reset(ctx context.Context) error {
 	t, err := o.target(ctx)
 	if err != nil {
 		return err
-	}
-	if !t.Facts.Root {
-		return errNotRoot
 	}
 	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 		return err

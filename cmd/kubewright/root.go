@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -28,8 +29,11 @@ prints on every worker. What kubeadm calls a flag has the same name here.`,
   kubewright join 192.0.2.11:6443 --bundle /mnt/bundle --token TOKEN --discovery-token-ca-cert-hash sha256:HEX`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
+	holdsCommands(root)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
+	})
 	var format string
 	root.PersistentFlags().StringVarP(&format, "output", "o", "text", "what to print: text, or json (one event a line on stderr, the result on stdout)")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -42,6 +46,23 @@ prints on every worker. What kubeadm calls a flag has the same name here.`,
 	out := func() output { return output(format) }
 	root.AddCommand(newInit(out), newJoin(out), newReset(out), newToken(out), newConfig(out), newVerify(out), newVersion(out))
 	return root
+}
+
+// holdsCommands makes a command that does nothing itself show its help, and refuse a name
+// that is none of its commands: cobra alone would show the help of a mistyped one, and succeed.
+func holdsCommands(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := ""
+		if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+			hint = fmt.Sprintf("did you mean %s? ", strings.Join(similar, " or "))
+		}
+		return fmt.Errorf("%s has no command %q: %ssee `%s --help`", cmd.CommandPath(), args[0], hint, cmd.CommandPath())
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // must is for errors that only a mistake in this package can cause.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -18,10 +19,11 @@ import (
 
 func newToken(out func() output) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Make, list and delete the tokens with which hosts join",
-		Args:  cobra.NoArgs,
+		Use:     "token",
+		Short:   "Make, list and delete the tokens with which hosts join",
+		Example: "  kubewright token create --print-join-command",
 	}
+	holdsCommands(cmd)
 	var kubeconfig string
 	cmd.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", pki.AdminConf, "kubeconfig of the cluster")
 	must(cmd.MarkPersistentFlagFilename("kubeconfig"))
@@ -33,8 +35,14 @@ func newToken(out func() output) *cobra.Command {
 		return phases.NewClient(host.Local{}, b)
 	}
 	cmd.AddCommand(newTokenCreate(out, connect), newTokenList(out, connect), &cobra.Command{
-		Use: "delete ID...", Short: "Delete tokens, named whole or by their first six characters", Args: cobra.MinimumNArgs(1),
+		Use: "delete ID...", Short: "Delete tokens, named whole or by their first six characters",
 		Example: "  kubewright token delete abcdef",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("name the tokens to delete: see `kubewright token list`")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := connect()
 			if err != nil {
