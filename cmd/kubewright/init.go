@@ -16,10 +16,10 @@ import (
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
-	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/pki"
+	"github.com/kubewright/kubewright/providers"
 )
 
 // hostOptions are those of init and join: what concerns this host.
@@ -75,7 +75,7 @@ func (o *hostOptions) target(ctx context.Context) (*phases.Target, error) {
 	if os.Geteuid() != 0 { // first: the rest would only say which file is not for everybody
 		return nil, errNotRoot
 	}
-	t := &phases.Target{Host: host.Local{}}
+	t := &phases.Target{Host: providers.Local().Host}
 	for _, name := range o.ignore {
 		t.Ignore = append(t.Ignore, strings.ToLower(name))
 	}

@@ -16,9 +16,6 @@ import (
 // KubeadmPath is where kubeadm is on hosts that have it.
 const KubeadmPath = "/usr/local/bin/kubeadm"
 
-// Versions of what kubeadm could not know: the lab's CoreDNS is another one than its own.
-const coreDNS = "v1.15.0"
-
 // KubeadmToken is a fixed one, so that no output has to be parsed.
 const KubeadmToken = "abcdef.0123456789abcdef"
 
@@ -33,7 +30,7 @@ apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 kubernetesVersion: ` + lab.KubernetesVersion + `
 networking: {podSubnet: 10.244.0.0/16}
-dns: {imageTag: ` + coreDNS + `}
+dns: {imageTag: ` + lab.CoreDNSVersion + `}
 ` + extra + `
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1

@@ -30,7 +30,7 @@ const (
 	KubernetesVersion = "v1.36.3"
 	etcdVersion       = "v3.6.8"
 	FlannelVersion    = "v0.28.10"
-	corednsVersion    = "v1.15.0" // kubeadm's 1.14.2 cannot be had as a module
+	CoreDNSVersion    = "v1.15.0" // kubeadm's 1.14.2 cannot be had as a module
 )
 
 func modules() []module {
@@ -96,7 +96,7 @@ func modules() []module {
 			{"install-conf", "github.com/flannel-io/flannel/cmd/install_conf"},
 		},
 	}, {
-		name: "coredns", of: "github.com/coredns/coredns", version: corednsVersion,
+		name: "coredns", of: "github.com/coredns/coredns", version: CoreDNSVersion,
 		binaries: []binary{{"coredns", "github.com/coredns/coredns"}},
 	}, {
 		name: "cri-tools", of: "sigs.k8s.io/cri-tools", version: "v1.36.0",

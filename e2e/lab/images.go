@@ -43,7 +43,7 @@ func images() []image {
 			"usr/local/bin/etcd": "etcd", "usr/local/bin/etcdctl": "etcdctl", "usr/local/bin/etcdutl": "etcdutl"}},
 		{name: "registry.k8s.io/pause:3.10.2", binaries: map[string]string{"pause": pauseBinary}, entrypoint: "/pause", user: "65535:65535"},
 		// Upstream's runs as a user whose file has the capability to bind port 53. As root, the pod's own NET_BIND_SERVICE is enough.
-		{name: "registry.k8s.io/coredns/coredns:" + corednsVersion, binaries: map[string]string{"coredns": "coredns"}, entrypoint: "/coredns"},
+		{name: "registry.k8s.io/coredns/coredns:" + CoreDNSVersion, binaries: map[string]string{"coredns": "coredns"}, entrypoint: "/coredns"},
 		{name: "ghcr.io/flannel-io/flannel:" + FlannelVersion, debian: true, entrypoint: "/opt/bin/flanneld",
 			binaries: map[string]string{"opt/bin/flanneld": "flanneld", "opt/bin/install-conf": "install-conf"}},
 		{name: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", busybox: []string{"cp", "sh"}, binaries: map[string]string{"flannel": "cni/flannel"}},
