@@ -40,6 +40,9 @@ func (c *Cluster) call(ctx context.Context, from *corev1.Pod, urls ...string) er
 				errs = append(errs, fmt.Errorf("%s: %s", u, complaint(answer)))
 			}
 		}
+		if len(errs) > 1 {
+			return fmt.Errorf("%d of %d URLs fail, the first is %w", len(errs), len(urls), errs[0])
+		}
 		return lines(errs...)
 	})
 }

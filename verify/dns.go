@@ -43,7 +43,7 @@ func dns(ctx context.Context, c *Cluster) (string, error) {
 		return "", err
 	}
 	podIP := pods[0].Status.PodIP
-	var server string
+	servers := make(chan string, len(c.nodes))
 	err = c.onEveryNode(func(p *probe) error {
 		from, err := p.pod()
 		if err != nil {
@@ -53,7 +53,7 @@ func dns(ctx context.Context, c *Cluster) (string, error) {
 		if err != nil {
 			return fmt.Errorf("node %s: %w", p.node.name, err)
 		}
-		server = r.server
+		servers <- r.server
 		in := "." + ns + ".svc." + r.domain
 		err = c.lookUp(ctx, from, []query{
 			{"service", addressType(web.Spec.ClusterIP) + " web" + in, []string{web.Spec.ClusterIP}},
@@ -68,6 +68,8 @@ func dns(ctx context.Context, c *Cluster) (string, error) {
 		}
 		return nil
 	})
+	close(servers)
+	server := <-servers
 	if err != nil && server != "" {
 		err = lines(err, fmt.Errorf("about %s: %s", server, c.dnsState(ctx, server)))
 	}

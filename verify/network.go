@@ -28,7 +28,7 @@ frags() { awk '/^Ip: [0-9]/ {print $20}' /proc/net/snmp; }
 reply() { # ADDRESS BYTES: an ICMP answer of the peer itself to a UDP datagram for a closed port
   for try in 1 2; do traceroute -n -f 64 -m 64 -q 1 -w 1 $1 $2 2>&1 | grep -q "^64  $1  [0-9.]* ms$" && return 0; done; return 1; }
 mtu() {
-  case $2 in *:*) echo "mtu $1 - 0 unknown"; return;; esac
+  state=unknown; case $2 in *:*) echo "mtu $1 - 0 unknown"; return;; esac
   route=$(ip route get $2 | tr '\n' ' ')
   dev=$(echo "$route" | sed 's/.* dev \([^ ]*\).*/\1/'); size=$(cat /sys/class/net/$dev/mtu)
   case $route in *expires*) ;; *" mtu "*) size=$(echo "$route" | sed 's/.* mtu \([0-9]*\).*/\1/');; esac
@@ -50,8 +50,8 @@ for p; do
   [ $code = 0 ] || continue
   mtu $name $ip
   echo "ping $name $(ping -c 1 -W 1 $ip | sed -n 's/.* time=\([0-9.]*\) ms/\1/p')"
-  [ $rate = rate ] || continue
-  start=$(now); timeout 20 wget -qO /dev/null $(url $ip /zeros) && echo "rate $name 16777216 $(($(now) - start))"
+  [ $rate = rate ] && [ $state != lost ] || continue
+  start=$(now); timeout 8 wget -qO /dev/null $(url $ip /zeros) && echo "rate $name 16777216 $(($(now) - start))"
   rate=done
 done
 `
@@ -81,26 +81,23 @@ func podNetwork(ctx context.Context, c *Cluster) (string, error) {
 	var mu sync.Mutex
 	var receivers []*corev1.Pod
 	err := c.onEveryNode(func(p *probe) error {
-		pod, err := p.pod()
-		if err == nil {
+		if pod, err := p.pod(); err == nil { // else the sender, which is the same pod, says it
 			mu.Lock()
 			defer mu.Unlock()
 			receivers = append(receivers, pod)
 		}
-		return err
+		return nil
 	})
 	slices.SortFunc(receivers, func(a, b *corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
 	var sum summary
 	errPaths := c.onEveryNode(func(p *probe) error {
-		var errs []error
-		if pod, err := p.pod(); err == nil { // else it is said already
-			errs = append(errs, c.paths(ctx, sender{pod: pod, node: p.node}, receivers, &sum))
-		}
-		host, err := p.host()
-		if err == nil {
-			err = c.paths(ctx, sender{pod: host, node: p.node}, receivers, &sum)
-		}
-		return lines(append(errs, err)...)
+		return onEach([]func() (*corev1.Pod, error){p.pod, p.host}, func(get func() (*corev1.Pod, error)) error {
+			pod, err := get()
+			if err != nil {
+				return err
+			}
+			return c.paths(ctx, sender{pod: pod, node: p.node}, receivers, &sum)
+		})
 	})
 	if err := lines(err, errPaths); err != nil {
 		return "", err
@@ -122,22 +119,29 @@ func (c *Cluster) paths(ctx context.Context, s sender, receivers []*corev1.Pod, 
 	for _, r := range others {
 		args = append(args, r.Name+"="+r.Status.PodIP)
 	}
-	return until(ctx, 20*time.Second, func(ctx context.Context) error {
+	err := until(ctx, 20*time.Second, func(ctx context.Context) error {
 		out, err := c.sh(ctx, s.pod, pathScript, args...)
 		if err != nil {
 			return err
 		}
 		s.addrs, s.paths = parsePaths(out)
-		var errs []error
+		// Servers may be a moment late; nothing else gets better by asking again.
 		for _, r := range others {
-			errs = append(errs, s.judge(r))
+			if p := s.paths[r.Name]; p == nil || p.by != r.Name {
+				return fmt.Errorf("%s did not answer", r.Name)
+			}
 		}
-		if err := lines(errs...); err != nil {
-			return err
-		}
-		sum.add(s)
 		return nil
 	})
+	if s.paths == nil {
+		return err
+	}
+	var errs []error
+	for _, r := range others {
+		errs = append(errs, s.judge(r))
+	}
+	sum.add(s)
+	return lines(errs...)
 }
 
 func parsePaths(out string) (addrs []string, paths map[string]*path) {

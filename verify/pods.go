@@ -121,10 +121,10 @@ func (c *Cluster) why(ctx context.Context, p *corev1.Pod) string {
 			}
 		}
 	}
-	if slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
+	if p.Spec.NodeName == "" || slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
 		return s.State.Waiting != nil && s.State.Waiting.Message != ""
 	}) {
-		return "" // the events say the same, at length
+		return "" // the events say what the state says
 	}
 	events, err := c.client.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.Set{
 		"involvedObject.uid": string(p.UID), "type": corev1.EventTypeWarning}.String()})

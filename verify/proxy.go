@@ -50,9 +50,9 @@ func serviceRules(ctx context.Context, c *Cluster) (string, error) {
 		if err != nil {
 			return err
 		}
+		mode := c.runningMode(ctx, host)
 		mu.Lock()
 		defer mu.Unlock()
-		mode := c.runningMode(ctx, host)
 		running[mode] = append(running[mode], p.node.name)
 		return nil
 	})

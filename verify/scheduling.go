@@ -48,12 +48,12 @@ func scheduling(ctx context.Context, c *Cluster) (string, error) {
 			}
 			return nil
 		},
-		func() error {
+		func() (err error) {
 			reason, err = c.awaitUnschedulable(ctx, ns, "big")
 			if err != nil {
-				return fmt.Errorf("a pod that asks for %s CPUs: %w", most.String(), err)
+				err = fmt.Errorf("a pod that asks for %s CPUs: %w", most.String(), err)
 			}
-			return nil
+			return err
 		},
 	}, func(f func() error) error { return f() })
 	return fmt.Sprintf("free pod went to %s; bound pod runs on %s; one that asks for %s CPUs stays pending: %s", chosen, last, most.String(), reason), err

@@ -77,17 +77,17 @@ func serviceTypes(ctx context.Context, c *Cluster) (string, error) {
 			return err
 		}
 		if err := c.call(ctx, pod, clusterIPs...); err != nil {
-			return fmt.Errorf("node %s: from a pod, ClusterIPs: %w", p.node.name, err)
+			return fmt.Errorf("node %s: from a pod, ClusterIPs: %w; %s", p.node.name, err, c.proxyState(ctx, p.node))
 		}
 		if err := c.resolvesTo(ctx, pod, headless, pods); err != nil {
-			return fmt.Errorf("node %s: headless service: %w", p.node.name, err)
+			return fmt.Errorf("node %s: %w", p.node.name, err)
 		}
 		host, err := p.host()
 		if err != nil {
 			return err
 		}
 		if err := c.call(ctx, host, nodePorts...); err != nil {
-			return fmt.Errorf("node %s: from the node itself, node ports: %w", p.node.name, err)
+			return fmt.Errorf("node %s: from the node itself, node ports: %w; %s", p.node.name, err, c.proxyState(ctx, p.node))
 		}
 		return nil
 	})
@@ -133,5 +133,9 @@ func (c *Cluster) resolvesTo(ctx context.Context, from *corev1.Pod, s *corev1.Se
 		ips = append(ips, p.Status.PodIP)
 	}
 	slices.Sort(ips)
-	return c.lookUp(ctx, from, []query{{"headless", addressType(ips[0]) + " " + s.Name + "." + s.Namespace + ".svc." + r.domain, ips}})
+	err = c.lookUp(ctx, from, []query{{"headless service", addressType(ips[0]) + " " + s.Name + "." + s.Namespace + ".svc." + r.domain, ips}})
+	if err != nil {
+		return fmt.Errorf("%w; about %s: %s", err, r.server, c.dnsState(ctx, r.server))
+	}
+	return nil
 }
