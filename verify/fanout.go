@@ -2,6 +2,8 @@ package verify
 
 import (
 	"context"
+	"errors"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -53,8 +55,8 @@ func until(ctx context.Context, limit time.Duration, look func(context.Context) 
 		if err == nil {
 			return nil
 		}
-		// A look that was cut off by the deadline saw nothing new.
-		if last == nil || bounded.Err() == nil {
+		// A look that was cut off by the deadline, which connections notice first, saw nothing new.
+		if last == nil || bounded.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			last = err
 		}
 		select {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,7 +41,7 @@ func (c *Cluster) exec(ctx context.Context, p *corev1.Pod, stdin string, argv ..
 	if err != nil {
 		return "", "", err
 	}
-	var out, errOut bytes.Buffer
+	var out, errOut buffer
 	o := remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}
 	if stdin != "" {
 		o.Stdin = strings.NewReader(stdin)
@@ -50,6 +51,25 @@ func (c *Cluster) exec(ctx context.Context, p *corev1.Pod, stdin string, argv ..
 		err = fmt.Errorf("exec in %s on %s: %w", p.Name, p.Spec.NodeName, err)
 	}
 	return out.String(), errOut.String(), err
+}
+
+// buffer may be written to while it is read: what client-go copies with goes on for a moment
+// after a command was cut off.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 // sh runs a script in a pod; args are its $1, $2...
@@ -73,7 +93,7 @@ func (c *Cluster) forward(ctx context.Context, p *corev1.Pod, port int) (addr st
 	if err != nil {
 		return "", nil, err
 	}
-	readyCh, problems := make(chan struct{}), &bytes.Buffer{}
+	readyCh, problems := make(chan struct{}), &buffer{}
 	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ctx.Done(), readyCh, nil, problems)
 	if err != nil {
 		return "", nil, err
