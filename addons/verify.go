@@ -36,10 +36,10 @@ func VerifyClusterInfo(cm *corev1.ConfigMap, t Token, pins []string, skipCA bool
 	}
 	signature := cm.Data[api.JWSSignatureKeyPrefix+t.ID()]
 	if signature == "" {
-		return "", nil, fmt.Errorf("cluster-info is not signed by token %s: it has expired or is mistyped; make a new one on a control plane with `kubewright token create --print-join-command`", t.ID())
+		return "", nil, fmt.Errorf("cluster-info is not signed by token %s: it has expired, was deleted or is mistyped; make a new one on a control plane with `kubewright token create --print-join-command`", t.ID())
 	}
 	if !jws.DetachedTokenIsValid(signature, kubeconfig, t.ID(), t.key()) {
-		return "", nil, fmt.Errorf("the signature of cluster-info does not match token %s: the token's secret is mistyped, or something between here and the API server has changed the answer", t.ID())
+		return "", nil, fmt.Errorf("the signature of cluster-info does not match token %s: the token's secret is mistyped, or something between here and the API server has changed the answer; if a new command, from `kubewright token create --print-join-command` on a control plane, says the same, do not trust the network", t.ID())
 	}
 
 	parsed, err := clientcmd.Load([]byte(kubeconfig))

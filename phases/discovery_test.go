@@ -233,7 +233,7 @@ func TestDiscoveryRefusesWhomItCannotTrust(t *testing.T) {
 		},
 		"a token that it does not know": {
 			func(_ *fakeAPI, _ addons.Object, o *DiscoverOptions) { o.Token = addons.NewToken() },
-			[]string{"cluster-info is not signed by token ", "it has expired or is mistyped", "`kubewright token create --print-join-command`"},
+			[]string{"cluster-info is not signed by token ", "it has expired, was deleted or is mistyped", "`kubewright token create --print-join-command`"},
 		},
 		"a secret that is mistyped": {
 			func(_ *fakeAPI, _ addons.Object, o *DiscoverOptions) {

@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubewright/kubewright/e2e/cluster"
+	"github.com/kubewright/kubewright/e2e/lab"
+	"github.com/kubewright/kubewright/verify"
+)
+
+// One control plane and two workers from bare hosts, by our commands alone; then all that a
+// living cluster can show. The order is what needs what: those that only look run at the same
+// time, those that change the cluster after them, one by one.
+func TestCluster(t *testing.T) {
+	ctx, l := needLab(t, 8*time.Minute)
+	hosts, err := l.Hosts(ctx, "cp-1", "w-1", "w-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	explainFailure(t, hosts...)
+	events := newEventLog(t)
+	begin := time.Now()
+	o := cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle, Log: events.add}
+	c, err := cluster.Kubewright(ctx, hosts[0], hosts[1:], o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("bare hosts to a cluster with DNS: %.1f s", time.Since(begin).Seconds())
+	spare := preparedHosts(ctx, t, "spare")[0]
+	explainFailure(t, c.ControlPlane, spare)
+	kubeadm, err := l.Binary(ctx, "kubeadm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ControlPlane.CopyTo(ctx, kubeadm, cluster.KubeadmPath); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("looked at", func(t *testing.T) {
+		t.Run("verify", parallel(ctx, c, verified))
+		t.Run("kubectl exec, logs and port-forward", parallel(ctx, c, kubectlReachesPods))
+		t.Run("tokens are made, listed and deleted", parallel(ctx, c, tokens))
+		t.Run("kubeadm certs check-expiration", parallel(ctx, c, certsCheckExpiration))
+		t.Run("a join is refused", parallel(ctx, c, func(ctx context.Context, t *testing.T, c *cluster.Cluster) { refusedJoins(ctx, t, c, spare) }))
+	})
+	t.Run("a join is refused by tampered cluster-info", func(t *testing.T) { tamperedClusterInfo(ctx, t, c, spare) })
+	t.Run("a second init leaves CA and keys alone", func(t *testing.T) { secondInit(ctx, t, c) })
+	t.Run("kubeadm upgrade plan", func(t *testing.T) { upgradePlan(ctx, t, c) })
+	t.Run("changed", func(t *testing.T) {
+		t.Run("kubeadm joins a worker by the command that it prints", parallel(ctx, c, func(ctx context.Context, t *testing.T, c *cluster.Cluster) { kubeadmJoins(ctx, t, c, spare) }))
+		t.Run("a worker is reset and joins again", parallel(ctx, c, resetAndJoin))
+	})
+}
+
+// parallel is a subtest that runs beside others.
+func parallel(ctx context.Context, c *cluster.Cluster, test func(context.Context, *testing.T, *cluster.Cluster)) func(*testing.T) {
+	return func(t *testing.T) {
+		t.Parallel()
+		test(ctx, t, c)
+	}
+}
+
+// verified wants every check to pass: this cluster has all that the statements ask for.
+func verified(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	stdout, stderr, err := c.ControlPlane.Exec(ctx, nil, tool, "verify", "-o", "json")
+	if err != nil {
+		t.Errorf("%v\n%s", err, stderr)
+	}
+	var report struct{ Results []verify.Result }
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatalf("verify printed %q: %v", stdout, err)
+	}
+	var rows []int
+	var names []string
+	for _, r := range report.Results {
+		if r.Status != verify.Pass {
+			t.Errorf("row %d, %s: %s: %s", r.Row, r.Name, r.Status, r.Detail)
+		}
+		rows, names = append(rows, r.Row), append(names, r.Name)
+	}
+	for _, row := range []int{2, 3, 4, 8, 16, 20, 24} {
+		if !slices.Contains(rows, row) {
+			t.Errorf("row %d was not shown, only %v", row, rows)
+		}
+	}
+	for _, name := range []string{"exec", "logs", "port-forward", "cleanup"} {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s was not shown, only %v", name, names)
+		}
+	}
+}
+
+// kubectlReachesPods goes the way of users: kubectl, API server, kubelet of another node, containerd.
+func kubectlReachesPods(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	kubectl := func(argv ...string) string {
+		t.Helper()
+		stdout, _, err := c.Kubectl(ctx, argv...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stdout
+	}
+	kubectl("run", "reached", "--image", lab.ProbeImage, "--image-pull-policy", "Never", "--command", "--",
+		"sh", "-c", "echo said at the start; mkdir /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www")
+	kubectl("wait", "--for", "condition=Ready", "pod/reached", "--timeout", "90s")
+
+	if got := kubectl("logs", "reached"); got != "said at the start\n" {
+		t.Errorf("kubectl logs printed %q", got)
+	}
+	stdout, stderr, err := c.ControlPlane.Exec(ctx, strings.NewReader("typed"), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf",
+		"exec", "-i", "reached", "--", "sh", "-c", "cat; echo >&2 heard; exit 7")
+	var exit *lab.ExitError
+	if !errors.As(err, &exit) || exit.Code != 7 || stdout != "typed" || !strings.HasPrefix(stderr, "heard\n") {
+		t.Errorf("kubectl exec printed %q and %q, and returned %v", stdout, stderr, err)
+	}
+
+	// Who kills the client of a host leaves the command there: it has a limit of its own.
+	forward := c.ControlPlane.Command(ctx, nil, "timeout", "60", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "port-forward", "pod/reached", "18080:8080")
+	out, err := forward.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := forward.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "Forwarding from") {
+		t.Fatalf("kubectl port-forward printed %q: %v", line, err)
+	}
+	got, _, err := c.ControlPlane.Exec(ctx, strings.NewReader("GET / HTTP/1.0\r\n\r\n"), "socat", "-t10", "-", "TCP:127.0.0.1:18080")
+	if err != nil || !strings.Contains(got, "served") {
+		t.Errorf("through kubectl port-forward came %q: %v", got, err)
+	}
+	run(ctx, t, c.ControlPlane, "pkill", "-f", "port-forward pod/reached")
+	forward.Wait() // it was killed
+	kubectl("delete", "pod", "reached", "--now", "--wait=false")
+}
+
+var joinCommand = regexp.MustCompile(`^(\S+ join) 10\.213\.\d+\.\d+:6443 --token [a-z0-9]{6}\.[a-z0-9]{16} --discovery-token-ca-cert-hash sha256:[0-9a-f]{64}\s*$`)
+
+func tokens(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	cp := c.ControlPlane
+	list := func() map[string]string {
+		t.Helper()
+		var tokens []struct{ ID, Description string }
+		out := kubewright(ctx, t, cp, "token", "list", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &tokens); err != nil {
+			t.Fatalf("token list printed %q: %v", out, err)
+		}
+		found := map[string]string{}
+		for _, tk := range tokens {
+			found[tk.ID] = tk.Description
+		}
+		return found
+	}
+	printed := strings.TrimSpace(kubewright(ctx, t, cp, "token", "create", "--ttl", "1h", "--description", "for a test"))
+	id, secret, _ := strings.Cut(printed, ".")
+	if list()[id] != "for a test" {
+		t.Errorf("token %s is not in the list: %v", id, list())
+	}
+	if out := kubewright(ctx, t, cp, "token", "list"); strings.Contains(out, secret) || !strings.Contains(out, id) {
+		t.Errorf("token list shows a secret, or lacks %s:\n%s", id, out)
+	}
+	refused(ctx, t, cp, []string{tool, "token", "create", printed}, "there is a token "+id+" already", "kubewright token delete "+id)
+	if out := kubewright(ctx, t, cp, "token", "delete", id); !strings.Contains(out, "token "+id+" deleted") {
+		t.Errorf("token delete printed %q", out)
+	}
+	if _, ok := list()[id]; ok {
+		t.Errorf("token %s is still in the list", id)
+	}
+	refused(ctx, t, cp, []string{tool, "token", "delete", id}, "there is no token "+id, "kubewright token list")
+
+	join := kubewright(ctx, t, cp, "token", "create", "--print-join-command")
+	if m := joinCommand.FindStringSubmatch(join); m == nil || m[1] != "kubewright join" {
+		t.Errorf("token create --print-join-command printed %q", join)
+	}
+}
+
+// certsCheckExpiration wants kubeadm to know every certificate, and to find none missing.
+func certsCheckExpiration(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	out := run(ctx, t, c.ControlPlane, cluster.KubeadmPath, "certs", "check-expiration")
+	for _, name := range strings.Fields(`admin.conf apiserver apiserver-etcd-client apiserver-kubelet-client controller-manager.conf
+		etcd-healthcheck-client etcd-peer etcd-server front-proxy-client scheduler.conf super-admin.conf ca etcd-ca front-proxy-ca`) {
+		years := "364d"
+		if strings.HasSuffix(name, "ca") {
+			years = "9y"
+		}
+		if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` .* ` + years + ` .* no\s*$`).MatchString(out) {
+			t.Errorf("kubeadm does not see %s valid for %s, and managed by itself:\n%s", name, years, out)
+		}
+	}
+	if strings.Contains(out, "MISSING") {
+		t.Errorf("kubeadm misses something:\n%s", out)
+	}
+}
+
+// secondInit runs init where a control plane runs.
+func secondInit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	digests := func() string {
+		return run(ctx, t, c.ControlPlane, "sh", "-c", "find /etc/kubernetes -type f | sort | xargs sha256sum; find /var/lib/kubelet/pki | sort")
+	}
+	before := digests()
+	kubewright(ctx, t, c.ControlPlane, append([]string{"init", "--config", "/root/cluster.yaml"}, cluster.Bundle...)...)
+	if after := digests(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func upgradePlan(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	out := run(ctx, t, c.ControlPlane, cluster.KubeadmPath, "upgrade", "plan", lab.KubernetesVersion, // kubeadm knows the CoreDNS releases until its own; the lab has built a later one.
+		"--ignore-preflight-errors=SystemVerification,CoreDNSUnsupportedPlugins,CoreDNSMigration")
+	t.Log(out)
+}
+
+// kubeadmJoins has the real kubeadm print a command and obey it, on a host where our joins were refused.
+func kubeadmJoins(ctx context.Context, t *testing.T, c *cluster.Cluster, worker *lab.Host) {
+	out := run(ctx, t, c.ControlPlane, cluster.KubeadmPath, "token", "create", "--print-join-command")
+	if m := joinCommand.FindStringSubmatch(out); m == nil || m[1] != "kubeadm join" {
+		t.Fatalf("kubeadm token create --print-join-command printed %q", out)
+	}
+	if err := cluster.KubeadmJoin(ctx, worker, strings.Fields(out)[2:]...); err != nil {
+		t.Fatal(err)
+	}
+	own := *c
+	own.Workers = []*lab.Host{worker}
+	if err := own.WaitNodes(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// resetAndJoin takes a worker out of the cluster and in again.
+func resetAndJoin(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	worker := c.Workers[1]
+	uid := nodeUID(ctx, t, c, worker.Name)
+	kubewright(ctx, t, worker, "reset", "--yes")
+	left := run(ctx, t, worker, "sh", "-c", `find /etc/kubernetes /var/lib/kubelet /etc/cni/net.d -type f; crictl pods -q; iptables-save | grep -e KUBE- -e CNI- -e FLANNEL; ls -d /sys/class/net/cni0 /sys/class/net/flannel.1 2>/dev/null; true`)
+	if left != "" {
+		t.Errorf("reset left:\n%s", left)
+	}
+	// As reset's help says.
+	if _, _, err := c.Kubectl(ctx, "delete", "node", worker.Name); err != nil {
+		t.Fatal(err)
+	}
+	argv := strings.Fields(kubewright(ctx, t, c.ControlPlane, "token", "create", "--print-join-command"))
+	kubewright(ctx, t, worker, argv[1:]...)
+	if err := c.WaitNodes(ctx); err != nil {
+		t.Error(err)
+	}
+	if nodeUID(ctx, t, c, worker.Name) == uid {
+		t.Errorf("node %s is the one from before", worker.Name)
+	}
+}
+
+func nodeUID(ctx context.Context, t *testing.T, c *cluster.Cluster, name string) string {
+	t.Helper()
+	node, err := c.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(node.UID)
+}
+
+// clusterInfo waits until cluster-info is as wanted.
+func waitClusterInfo(ctx context.Context, t *testing.T, c *cluster.Cluster, what string, want func(*corev1.ConfigMap) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w, err := c.Client.CoreV1().ConfigMaps("kube-public").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=cluster-info"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		if cm, ok := e.Object.(*corev1.ConfigMap); ok && want(cm) {
+			return
+		}
+	}
+	t.Fatal(fmt.Errorf("cluster-info: waited in vain until %s: %w", what, ctx.Err()))
+}

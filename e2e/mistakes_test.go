@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/e2e/cluster"
+	"github.com/kubewright/kubewright/e2e/lab"
+)
+
+// What users get wrong on the way to a control plane: each mistake is refused before anything
+// is touched, with the next step.
+func TestMistakes(t *testing.T) {
+	ctx, l := needLab(t, 5*time.Minute)
+	t.Parallel()
+	file, layer := damagedBundle(ctx, t, l, "kubelet"), damagedBundle(ctx, t, l, "registry.k8s.io/etcd:3.6.8-0")
+	h, err := l.Host(ctx, "mistaken", lab.HostOptions{Mounts: []lab.Mount{{Source: file.dir, Target: "/mnt/damaged-file"}, {Source: layer.dir, Target: "/mnt/damaged-layer"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := state(ctx, t, h)
+	initWith := func(t *testing.T, document string, args ...string) []string {
+		t.Helper()
+		if err := h.Write(ctx, "/root/mistaken.yaml", 0o644, strings.NewReader(document)); err != nil {
+			t.Fatal(err)
+		}
+		return append([]string{tool, "init", "--config", "/root/mistaken.yaml"}, args...)
+	}
+	good := cluster.Document("")
+
+	t.Run("not root", func(t *testing.T) {
+		asNobody := []string{"setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", tool}
+		refused(ctx, t, h, append(asNobody, "init", "--bundle", lab.BundleDir), "this is not root", "IsPrivilegedUser", "run it with sudo")
+	})
+	t.Run("cgroup v1 without the opt-in", func(t *testing.T) {
+		if v2 := run(ctx, t, h, "sh", "-c", "test ! -e /sys/fs/cgroup/cgroup.controllers || echo yes"); v2 != "" {
+			t.Skip("this machine runs cgroup v2")
+		}
+		without := strings.Replace(good, "failCgroupV1: false", "", 1)
+		refused(ctx, t, h, initWith(t, without, cluster.Bundle...), "[SystemVerification] this host runs cgroup v1", "spec.kubelet.failCgroupV1: false", "systemd.unified_cgroup_hierarchy=1")
+	})
+	t.Run("a port in use", func(t *testing.T) {
+		listen(ctx, t, h, "6443")
+		refused(ctx, t, h, initWith(t, good, cluster.Bundle...), "[Port-6443] port 6443 is in use, and the API server needs it", "ss -ltnp sport = :6443", "--ignore-preflight-errors")
+	})
+	t.Run("a pod range that overlaps the hosts' network", func(t *testing.T) {
+		overlapping := cluster.Document("network:\n  podCIDR: 10.213.0.0/16")
+		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the pod range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --pod-network-cidr")
+	})
+	t.Run("a service range that overlaps the hosts' network", func(t *testing.T) {
+		overlapping := cluster.Document("network:\n  serviceCIDR: 10.213.0.0/16")
+		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the service range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --service-cidr")
+	})
+	t.Run("an unknown field", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, cluster.Document("netwerk: {}"), cluster.Bundle...), "netwerk")
+	})
+	t.Run("all mistakes at once", func(t *testing.T) {
+		listen(ctx, t, h, "2379")
+		overlapping := cluster.Document("network:\n  podCIDR: 10.213.0.0/16")
+		refused(ctx, t, h, initWith(t, overlapping, "--bundle", "/mnt/damaged-file"), "[NetworkOverlap]", "[Port-2379]", "[Artifacts]")
+	})
+	t.Run("a flipped byte in a binary", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-file"), "[Artifacts]", "kubelet "+lab.KubernetesVersion, file.digest, "damaged or was tampered with; make or fetch it again")
+	})
+	t.Run("a flipped byte in a layer of an image", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-layer"), "[Artifacts]", "registry.k8s.io/etcd:3.6.8-0", layer.digest, "damaged or was tampered with; make or fetch it again")
+	})
+
+	if after := state(ctx, t, h); after != before {
+		t.Errorf("a refused init changed the host.\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+	t.Run("a flipped byte, preflight ignored", func(t *testing.T) {
+		ignoring := func(dir string) []string {
+			return initWith(t, good, "--bundle", dir, "--ignore-preflight-errors", "Artifacts", "--skip-phases", "runtime,images")
+		}
+		refused(ctx, t, h, ignoring("/mnt/damaged-file"), "kubelet", file.digest, "damaged or was tampered with")
+		run(ctx, t, h, "test", "!", "-e", "/usr/local/bin/kubelet")
+	})
+}
+
+// state is all that a refused command must not change.
+func state(ctx context.Context, t *testing.T, h *lab.Host) string {
+	t.Helper()
+	return run(ctx, t, h, "sh", "-c", `find /etc /usr/local /opt /var/lib ! -path '/var/lib/systemd*' ! -type d -printf '%p %s %T@\n' | sort
+		ls /etc/systemd/system /run/containerd /run/kubewright 2>/dev/null; true`)
+}
+
+type damaged struct{ dir, digest string }
+
+// damagedBundle is a copy of the lab's bundle in which one byte of one blob is another: the
+// middle of a file, or of the last layer of an image.
+func damagedBundle(ctx context.Context, t *testing.T, l *lab.Lab, artifact string) damaged {
+	t.Helper()
+	from, err := l.Bundle(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Beside the cache: all other blobs are links.
+	dir, err := os.MkdirTemp(filepath.Dir(from), "damaged-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b, err := bundle.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, ok := b.Find(artifact, "linux/"+runtime.GOARCH)
+	if !ok {
+		t.Fatalf("the bundle has no %s", artifact)
+	}
+	blob := func(root, digest string) string {
+		return filepath.Join(root, "blobs/sha256", strings.TrimPrefix(digest, "sha256:"))
+	}
+	digest := a.Digest
+	if a.Type == bundle.Image {
+		content, err := os.ReadFile(blob(from, a.Digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := v1.ParseManifest(bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest = manifest.Layers[len(manifest.Layers)-1].Digest.String()
+	}
+	err = filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, strings.TrimPrefix(path, from))
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		if path != blob(from, digest) {
+			return os.Link(path, to)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		content[len(content)/2] ^= 1
+		return os.WriteFile(to, content, 0o644)
+	})
+	if err != nil {
+		t.Fatal(fmt.Errorf("copy the bundle: %w", err))
+	}
+	return damaged{dir, digest}
+}
