@@ -27,7 +27,7 @@ const kubelet = `
 failCgroupV1: false
 failSwapOn: false
 oomScoreAdj: 0
-cgroupRoot: /
+imageGCHighThresholdPercent: 100
 evictionHard: {imagefs.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%"}
 `
 
