@@ -59,22 +59,19 @@ func (m *meaning) add(path string, v any) {
 			m.fields[path] = "{}"
 		}
 		for key, child := range v {
-			key = m.replace.Replace(key)
-			if strings.ContainsAny(key, "./") {
-				key = "[" + key + "]"
-			}
-			m.add(strings.TrimPrefix(path+"."+key, "."), child)
+			m.add(below(path, m.replace.Replace(key)), child)
 		}
 	case []any:
 		if len(v) == 0 {
 			m.fields[path] = "[]"
 		}
+		seen := map[string]bool{}
 		for i, item := range v {
 			key := fmt.Sprint(i)
 			switch item := item.(type) {
 			case map[string]any:
-				if name, ok := item["name"].(string); ok {
-					key = m.replace.Replace(name)
+				if name, ok := item["name"].(string); ok && !seen[name] {
+					key, seen[name] = m.replace.Replace(name), true
 				}
 			case string:
 				if flag, value, ok := strings.Cut(item, "="); ok && strings.HasPrefix(flag, "--") {
@@ -91,6 +88,14 @@ func (m *meaning) add(path string, v any) {
 		b, _ := json.Marshal(v)
 		m.fields[path] = string(b)
 	}
+}
+
+// below is the path of a field in what is at a path.
+func below(path, key string) string {
+	if strings.ContainsAny(key, "./") {
+		return path + "[" + key + "]"
+	}
+	return strings.TrimPrefix(path+"."+key, ".")
 }
 
 func (m *meaning) text(path, s string) {
@@ -112,60 +117,71 @@ func (m *meaning) text(path, s string) {
 }
 
 func (m *meaning) pem(path string, rest []byte) {
-	for i := 0; ; i++ {
+	for i := 1; ; i++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			return
 		}
-		at := path
-		if i > 0 {
-			at = fmt.Sprintf("%s[%d]", path, i)
+		name := strings.ToLower(block.Type)
+		if i > 1 {
+			name += fmt.Sprint(i)
 		}
-		m.fields[at+".pem"] = strings.TrimPrefix(strings.TrimPrefix(block.Type, "RSA "), "EC ")
-		switch {
-		case block.Type == "CERTIFICATE":
+		switch at := below(path, name); block.Type {
+		case "CERTIFICATE":
 			c, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				m.fields[at+".error"] = err.Error()
+				m.fields[at] = err.Error()
 				continue
 			}
 			m.certificate(at, c)
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			m.fields[at+".encoding"] = block.Type
-			m.fields[at+".key"] = privateKey(block.Bytes)
+		case "RSA PRIVATE KEY", "EC PRIVATE KEY":
+			m.fields[below(path, "private key")] = privateKey(block.Bytes)
+		case "PUBLIC KEY":
+			key, err := x509.ParsePKIXPublicKey(block.Bytes)
+			m.fields[at] = fmt.Sprint(publicKey(key), err)
 		default:
-			if key, err := x509.ParsePKIXPublicKey(block.Bytes); err == nil {
-				m.fields[at+".key"] = publicKey(key)
-			}
+			m.fields[at] = "of a kind that kubeadm does not read"
 		}
 	}
 }
 
+var usages = []struct {
+	bit  x509.KeyUsage
+	name string
+}{
+	{x509.KeyUsageDigitalSignature, "digitalSignature"}, {x509.KeyUsageKeyEncipherment, "keyEncipherment"},
+	{x509.KeyUsageCertSign, "certSign"}, {x509.KeyUsageCRLSign, "CRLSign"},
+}
+
 func (m *meaning) certificate(at string, c *x509.Certificate) {
-	var sans []string
+	var names, uses []string
 	for _, n := range c.DNSNames {
-		sans = append(sans, m.replace.Replace(n))
+		names = append(names, m.replace.Replace(n))
 	}
 	for _, ip := range c.IPAddresses {
-		sans = append(sans, m.replace.Replace(ip.String()))
+		names = append(names, m.replace.Replace(ip.String()))
 	}
-	slices.Sort(sans)
-	uses := map[x509.KeyUsage]string{x509.KeyUsageDigitalSignature: "digitalSignature", x509.KeyUsageKeyEncipherment: "keyEncipherment",
-		x509.KeyUsageCertSign: "certSign", x509.KeyUsageCRLSign: "CRLSign"}
-	for bit, name := range uses {
-		m.fields[at+".usage["+name+"]"] = fmt.Sprint(c.KeyUsage&bit != 0)
-		c.KeyUsage &^= bit
+	slices.Sort(names)
+	other := c.KeyUsage
+	for _, u := range usages {
+		if c.KeyUsage&u.bit != 0 {
+			uses = append(uses, u.name)
+			other &^= u.bit
+		}
 	}
-	m.fields[at+".usage"] = fmt.Sprint(c.KeyUsage) // what is left
-	m.fields[at+".extendedUsage"] = fmt.Sprint(c.ExtKeyUsage, c.UnknownExtKeyUsage)
-	m.fields[at+".subject"] = m.replace.Replace(c.Subject.String())
-	m.fields[at+".issuer"] = m.replace.Replace(c.Issuer.String())
-	m.fields[at+".names"] = strings.Join(sans, " ")
-	m.fields[at+".ca"] = fmt.Sprint(c.IsCA, c.BasicConstraintsValid, c.MaxPathLen, c.MaxPathLenZero)
-	m.fields[at+".key"] = publicKey(c.PublicKey)
-	m.fields[at+".signature"] = c.SignatureAlgorithm.String()
-	m.fields[at+".serialBits"] = fmt.Sprint(c.SerialNumber.BitLen() >= 48) // not one that could be guessed or come twice
-	m.fields[at+".days"] = fmt.Sprint(int(c.NotAfter.Sub(c.NotBefore).Round(24*time.Hour).Hours() / 24))
+	if other != 0 {
+		uses = append(uses, fmt.Sprint(other))
+	}
+	for field, value := range map[string]string{
+		"subject": m.replace.Replace(c.Subject.String()), "issuer": m.replace.Replace(c.Issuer.String()), "names": strings.Join(names, " "),
+		"usage": strings.Join(uses, " "), "extendedUsage": fmt.Sprint(c.ExtKeyUsage, c.UnknownExtKeyUsage),
+		"ca":  fmt.Sprint(c.IsCA, c.BasicConstraintsValid, c.MaxPathLen, c.MaxPathLenZero),
+		"key": publicKey(c.PublicKey), "signature": c.SignatureAlgorithm.String(),
+		"days":          fmt.Sprint(int(c.NotAfter.Sub(c.NotBefore).Round(24*time.Hour).Hours() / 24)),
+		"guessedSerial": fmt.Sprint(c.SerialNumber.BitLen() < 40), // 63 random bits are that few once in ten million
+	} {
+		m.fields[at+"."+field] = value
+	}
 	if !m.made.IsZero() {
 		m.fields[at+".begins"] = m.made.Sub(c.NotBefore).Round(time.Minute).String() + " before"
 	}
@@ -176,7 +192,7 @@ func publicKey(key any) string {
 	case *rsa.PublicKey:
 		return fmt.Sprintf("RSA-%d", key.N.BitLen())
 	case *ecdsa.PublicKey:
-		return "ECDSA-" + key.Params().Name
+		return "ECDSA-" + strings.ReplaceAll(key.Params().Name, "-", "")
 	}
 	return fmt.Sprintf("%T", key)
 }
@@ -228,7 +244,7 @@ func filesOf(ctx context.Context, t *testing.T, h *lab.Host) map[string]thing {
 
 // Kinds that say nothing of their own: controllers derive them from others that are compared,
 // or they are the history of a cluster.
-var derived = strings.Fields("Event Lease Endpoints EndpointSlice ReplicaSet ControllerRevision Pod CertificateSigningRequest")
+var derived = strings.Fields("Event Lease Endpoints EndpointSlice ReplicaSet ControllerRevision Pod CertificateSigningRequest ComponentStatus")
 
 // objectsOf are all objects of a cluster, by kind, namespace and name.
 func objectsOf(ctx context.Context, t *testing.T, c *cluster.Cluster) map[string]thing {
@@ -271,7 +287,7 @@ func (m *meaning) object(o unstructured.Unstructured) {
 		data, _, _ := unstructured.NestedStringMap(o.Object, "data")
 		for k, v := range data {
 			raw, _ := base64.StdEncoding.DecodeString(v)
-			m.text("data."+k, string(raw))
+			m.text(below("data", k), string(raw))
 		}
 		unstructured.RemoveNestedField(o.Object, "data")
 	}
@@ -285,6 +301,11 @@ func (m *meaning) object(o unstructured.Unstructured) {
 	if a := o.GetAnnotations(); len(a) == 0 {
 		unstructured.RemoveNestedField(o.Object, "metadata", "annotations")
 	}
+	owners := o.GetOwnerReferences()
+	for i := range owners {
+		owners[i].UID = ""
+	}
+	o.SetOwnerReferences(owners)
 	unstructured.RemoveNestedField(o.Object, "status")
 	m.add("", o.Object)
 }

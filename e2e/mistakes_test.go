@@ -55,14 +55,14 @@ func TestMistakes(t *testing.T) {
 	})
 	t.Run("a pod range that overlaps the hosts' network", func(t *testing.T) {
 		overlapping := cluster.Document("network:\n  podCIDR: 10.213.0.0/16")
-		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the pod range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --pod-network-cidr")
+		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the pod range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --pod-network-cidr, or spec.network.podCIDR in the document")
 	})
 	t.Run("a service range that overlaps the hosts' network", func(t *testing.T) {
 		overlapping := cluster.Document("network:\n  serviceCIDR: 10.213.0.0/16")
-		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the service range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --service-cidr")
+		refused(ctx, t, h, initWith(t, overlapping, cluster.Bundle...), "[NetworkOverlap] the service range 10.213.0.0/16 overlaps the host's address "+h.IP, "choose another with --service-cidr, or spec.network.serviceCIDR in the document")
 	})
 	t.Run("an unknown field", func(t *testing.T) {
-		refused(ctx, t, h, initWith(t, cluster.Document("netwerk: {}"), cluster.Bundle...), "netwerk")
+		refused(ctx, t, h, initWith(t, cluster.Document("netwerk: {}"), cluster.Bundle...), "spec.netwerk: unknown field: write one of ", "network")
 	})
 	t.Run("all mistakes at once", func(t *testing.T) {
 		listen(ctx, t, h, "2379")

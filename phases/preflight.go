@@ -177,8 +177,8 @@ func overlaps(c *config.Cluster, f config.Facts) (out []Finding) {
 			continue
 		}
 		say := func(what string) {
-			out = append(out, Finding{Name: "NetworkOverlap", Message: fmt.Sprintf("the %s range %s overlaps the host's %s: choose another with --%s", field, cidr, what,
-				map[string]string{"pod": "pod-network-cidr", "service": "service-cidr"}[field])})
+			out = append(out, Finding{Name: "NetworkOverlap", Message: fmt.Sprintf("the %s range %s overlaps the host's %s: choose another with %s", field, cidr, what,
+				map[string]string{"pod": "--pod-network-cidr, or spec.network.podCIDR in the document", "service": "--service-cidr, or spec.network.serviceCIDR in the document"}[field])})
 		}
 		covered := false
 		for _, a := range f.Addresses {

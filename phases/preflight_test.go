@@ -104,7 +104,7 @@ func TestPreflightFindings(t *testing.T) {
 		"an init that was cut off": {cp, has(pki.KubeletConf), nil},
 		"a control plane joins":    {worker, has(manifests + "kube-apiserver.yaml"), []string{"[DirAvailable--etc-kubernetes-manifests] this host is a control plane already: take it out with `kubewright reset` before it joins as a worker"}},
 
-		"networks that overlap":    {cp, fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.96.8.0/24")) }), []string{"[NetworkOverlap] the service range 10.96.0.0/12 overlaps the host's route to 10.96.8.0/24: choose another with --service-cidr"}},
+		"networks that overlap":    {cp, fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.96.8.0/24")) }), []string{"[NetworkOverlap] the service range 10.96.0.0/12 overlaps the host's route to 10.96.8.0/24: choose another with --service-cidr, or spec.network.serviceCIDR in the document"}},
 		"networks of its own pods": {cp, all(has(pki.KubeletConf), fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.244.0.0/24")) })), nil},
 		// The ranges of a cluster that is not known yet are nobody's.
 		"networks of a joining worker": {worker, fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.96.8.0/24")) }), nil},
@@ -145,9 +145,9 @@ func TestOverlaps(t *testing.T) {
 		want              []string
 	}{
 		"none":                       {prefixes("192.0.2.11/24"), prefixes("192.0.2.0/24"), nil},
-		"an address":                 {prefixes("10.244.7.7/24"), nil, []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.244.7.7/24: choose another with --pod-network-cidr"}},
-		"a network around the range": {prefixes("10.0.0.4/8"), nil, []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.0.0.4/8: choose another with --pod-network-cidr", "the service range 10.96.0.0/12 overlaps the host's address 10.0.0.4/8: choose another with --service-cidr"}},
-		"an address, and its route":  {prefixes("10.244.7.7/24"), prefixes("10.244.7.0/24"), []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.244.7.7/24: choose another with --pod-network-cidr"}},
+		"an address":                 {prefixes("10.244.7.7/24"), nil, []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.244.7.7/24: choose another with --pod-network-cidr, or spec.network.podCIDR in the document"}},
+		"a network around the range": {prefixes("10.0.0.4/8"), nil, []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.0.0.4/8: choose another with --pod-network-cidr, or spec.network.podCIDR in the document", "the service range 10.96.0.0/12 overlaps the host's address 10.0.0.4/8: choose another with --service-cidr, or spec.network.serviceCIDR in the document"}},
+		"an address, and its route":  {prefixes("10.244.7.7/24"), prefixes("10.244.7.0/24"), []string{"the pod range 10.244.0.0/16 overlaps the host's address 10.244.7.7/24: choose another with --pod-network-cidr, or spec.network.podCIDR in the document"}},
 		"another family":             {prefixes("fd00::1/64"), prefixes("::/0"), nil},
 	} {
 		var got []string

@@ -44,7 +44,7 @@ kind: Cluster
 spec:
   kubelet:` + indent(kubelet, 4) + `
   kubeProxy:
-    config:` + indent(kubeProxy, 6) + "\n" + indent(extra, 2)
+    config:` + indent(kubeProxy, 6) + indent("\n"+extra, 2) + "\n"
 }
 
 func indent(s string, by int) string {
