@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
@@ -27,8 +28,8 @@ type TokenInfo struct {
 	Description string    `json:"description,omitempty"`
 }
 
-// CreateToken stores a new token in a live cluster. The controller manager signs
-// cluster-info with it.
+// CreateToken stores a new token in a live cluster, and waits until the controller manager
+// has signed cluster-info with it: before that, a host that joins takes it for a wrong one.
 func CreateToken(ctx context.Context, api API, t addons.Token, description string, ttl time.Duration, usages, groups []string) error {
 	var expires time.Time
 	if ttl > 0 {
@@ -42,9 +43,28 @@ func CreateToken(ctx context.Context, api API, t addons.Token, description strin
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	_, err = api.Apply(ctx, o)
-	return err
+	if _, err = api.Apply(ctx, o); err != nil || !slices.Contains(usages, "signing") {
+		return err
+	}
+	limit := signing
+	if ttl > 0 {
+		limit = min(limit, ttl) // it is never signed any more
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	_, err = api.Until(bounded, ref("v1", "ConfigMap", "kube-public", "cluster-info"), func(o addons.Object) bool {
+		signature, _, _ := unstructured.NestedString(o.Object, "data", bootstrapapi.JWSSignatureKeyPrefix+t.ID())
+		return signature != ""
+	})
+	if err != nil {
+		return fmt.Errorf("token %s is stored, but the controller manager did not sign cluster-info with it within %s, and no host can join before: see whether it runs with `kubectl -n kube-system get pods`: %w", t.ID(), limit, err)
+	}
+	return nil
 }
+
+// signing bounds the wait for a signature: a controller manager that was just restarted
+// first waits for its predecessor's lease to end.
+const signing = 30 * time.Second
 
 // ListTokens returns the tokens of a live cluster, in the order of their names.
 func ListTokens(ctx context.Context, api API) ([]TokenInfo, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -88,7 +89,7 @@ func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Ph
 	t.Discover = phases.Discover(t.Host, phases.DiscoverOptions{
 		Endpoint: endpoint, Token: token, Pins: o.pins, SkipCA: o.unsafe, Timeout: t.Cluster.Spec.Timeouts.Discovery.Duration,
 		Waiting: func(err error) {
-			view.event(phases.Event{Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", endpoint, err)})
+			view.event(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", endpoint, err)})
 		},
 	})
 	if err := phases.Run(ctx, list, t, o.skip); err != nil {
