@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -148,20 +149,42 @@ func (c *Client) Apply(ctx context.Context, objects ...addons.Object) ([]string,
 	return changed, nil
 }
 
-func (c *Client) apply(ctx context.Context, o addons.Object) (string, error) {
-	name := describe(o)
+// starting bounds how long what an API server refuses is sent again, because it has only
+// just begun to answer.
+const starting = time.Minute
+
+func (c *Client) apply(ctx context.Context, o addons.Object) (changed string, err error) {
+	what := "apply " + describe(o)
+	err = untilFinal(ctx, starting, what, func(ctx context.Context) error {
+		changed, err = c.applyOnce(ctx, o)
+		if err != nil && !notYet(err) {
+			return finalError{fmt.Errorf("%s: %w", what, err)}
+		}
+		return err
+	})
+	return changed, err
+}
+
+// notYet tells of an error that an API server gives while it starts: it makes the system's
+// namespaces and the range of services after its first answer.
+func notYet(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
+		apierrors.IsInternalError(err) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || utilnet.IsConnectionRefused(err)
+}
+
+func (c *Client) applyOnce(ctx context.Context, o addons.Object) (string, error) {
 	before, err := c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return "", fmt.Errorf("apply %s: %w", name, err)
+		return "", err
 	}
 	after, err := c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
 	if err != nil {
-		return "", fmt.Errorf("apply %s: %w", name, err)
+		return "", err
 	}
 	if before != nil && before.GetResourceVersion() == after.GetResourceVersion() {
 		return "", nil
 	}
-	return name, nil
+	return describe(o), nil
 }
 
 // stages puts objects in the order in which they need each other: namespaces, then what

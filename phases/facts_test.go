@@ -215,6 +215,7 @@ func TestWithoutOursKeepsTheRulesOfOthers(t *testing.T) {
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A POSTROUTING -s 10.244.1.4/32 -m comment --comment "name: \"cbr0\"" -j CNI-1234
+-A FORWARD -s 10.244.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
 -A FLANNEL-POSTRTG -m comment --comment "flanneld masq" -j RETURN
 -A KUBE-SERVICES -d 10.96.0.1/32 -j ACCEPT
 -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kubewright/kubewright/addons"
@@ -22,8 +23,9 @@ import (
 //
 // The order is made of what needs what, and of one rule: nothing is started before what
 // it calls answers, because a process that finds nobody waits, and waits longer each time.
-// So etcd listens before there is an API server, and the API server answers before the
-// controller manager and the scheduler ask it for their leases.
+// So etcd listens before there is an API server, and the API server has made the roles of
+// controller manager and scheduler before they ask it for their leases. We ask it from its
+// first answer on: what it cannot take yet is sent again.
 func Init() []Phase {
 	return append(prepare(),
 		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"preflight"}, Run: certs},
@@ -33,15 +35,15 @@ func Init() []Phase {
 		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Run: waitEtcd},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
 		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Run: waitAPIServer},
-		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-apiserver"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
-		Phase{Name: "wait-ready", Short: "wait until the API server is ready", After: []string{"wait-apiserver"}, Run: waitReady},
-		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-ready"}, Run: uploadConfig},
-		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-ready"}, Run: bootstrapToken},
-		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-ready"}, Run: kubeProxy},
-		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-ready"}, Run: coreDNS},
-		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-ready"}, Run: cni},
-		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-ready"}, Run: markControlPlane},
-		Phase{Name: "wait-control-plane", Short: "wait until controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Run: waitControllers},
+		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-apiserver"}, Run: uploadConfig},
+		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-apiserver"}, Run: bootstrapToken},
+		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, Run: kubeProxy},
+		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, Run: coreDNS},
+		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, Run: cni},
+		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
+		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Run: waitRBAC},
+		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
+		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Run: waitControlPlane},
 	)
 }
 
@@ -152,20 +154,35 @@ func waitAPIServer(ctx context.Context, t *Target) error {
 	return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz/ping") })
 }
 
-func waitReady(ctx context.Context, t *Target) error {
-	return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz") })
-}
-
-func waitControllers(ctx context.Context, t *Target) error {
-	for name, at := range map[string]string{manifests.ControllerManager: "10257/healthz", manifests.Scheduler: "10259/livez"} {
-		port, path, _ := strings.Cut(at, "/")
-		n, _ := strconv.Atoi(port)
-		err := t.waitPod(ctx, name, func(ctx context.Context) error { return t.probe(ctx, loopback(t, n), "/"+path) })
-		if err != nil {
+// waitRBAC ends when the controller manager and the scheduler may do their work, almost:
+// the API server makes their cluster role bindings first and their right to a lease a few
+// hundred milliseconds later, and they need longer than that to start. Started sooner they
+// would be refused, and ask again only after seconds.
+func waitRBAC(ctx context.Context, t *Target) error {
+	ctx, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration)
+	defer cancel()
+	for _, name := range []string{"system:kube-controller-manager", "system:kube-scheduler"} {
+		binding := ref("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", name)
+		if _, err := t.API.Until(ctx, binding, func(addons.Object) bool { return true }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// waitControlPlane looks at all three side by side.
+func waitControlPlane(ctx context.Context, t *Target) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz") })
+	})
+	g.Go(func() error {
+		return t.waitPod(ctx, manifests.ControllerManager, func(ctx context.Context) error { return t.probe(ctx, loopback(t, 10257), "/healthz") })
+	})
+	g.Go(func() error {
+		return t.waitPod(ctx, manifests.Scheduler, func(ctx context.Context) error { return t.probe(ctx, loopback(t, 10259), "/livez") })
+	})
+	return g.Wait()
 }
 
 // waitPod waits for a static pod; where it does not come, the error holds the last words of its container.

@@ -132,7 +132,10 @@ func install(ctx context.Context, t *Target) error {
 	if _, err := t.write(ctx, files...); err != nil {
 		return err
 	}
-	return t.writeUnits(ctx, manifests.KubeletUnit(t.kubelet()))
+	if err := t.writeUnits(ctx, manifests.KubeletUnit(t.kubelet())); err != nil {
+		return err
+	}
+	return t.enableUnit(ctx, "kubelet")
 }
 
 // kubelet is the path of the kubelet that this host runs.
@@ -189,12 +192,18 @@ func startRuntime(ctx context.Context, t *Target) error {
 	return err
 }
 
+// enableUnit has systemd start a unit at every boot.
+func (t *Target) enableUnit(ctx context.Context, unit string) error {
+	if _, err := t.Host.Run(ctx, host.Query("systemctl", "is-enabled", "--quiet", unit)); err == nil {
+		return nil
+	}
+	return t.do(ctx, "systemctl", "enable", "--quiet", unit)
+}
+
 // startUnit enables a unit and has it running, restarted where its files changed.
 func (t *Target) startUnit(ctx context.Context, unit string, changed bool) error {
-	if _, err := t.Host.Run(ctx, host.Query("systemctl", "is-enabled", "--quiet", unit)); err != nil {
-		if err := t.do(ctx, "systemctl", "enable", "--quiet", unit); err != nil {
-			return err
-		}
+	if err := t.enableUnit(ctx, unit); err != nil {
+		return err
 	}
 	_, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", unit))
 	switch {

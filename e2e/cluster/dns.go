@@ -17,9 +17,13 @@ import (
 func WaitAPI(ctx context.Context, controlPlane *lab.Host, workers []*lab.Host) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	var c *Cluster
+	var err error
 	for {
-		c, err := connect(ctx, controlPlane)
-		if err == nil {
+		if c == nil {
+			c, err = connect(ctx, controlPlane) // a process on the host that is being measured: only until it works
+		}
+		if c != nil {
 			_, err = c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
 		}
 		if err == nil {
@@ -29,7 +33,7 @@ func WaitAPI(ctx context.Context, controlPlane *lab.Host, workers []*lab.Host) (
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("API server on %s: %w", controlPlane.Name, err)
-		case <-time.After(200 * time.Millisecond): // each look is a process on the host that is being measured
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
@@ -43,7 +47,7 @@ func dnsPod(node string) *corev1.Pod {
 			RestartPolicy: corev1.RestartPolicyNever,
 			Containers: []corev1.Container{{
 				Name: "dns", Image: lab.ProbeImage, ImagePullPolicy: corev1.PullIfNotPresent,
-				Command: []string{"sh", "-c", "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.1; done"},
+				Command: []string{"sh", "-c", "until timeout 1 nslookup kubernetes.default.svc.cluster.local; do sleep 0.1; done"},
 			}},
 		},
 	}
