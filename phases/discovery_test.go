@@ -141,7 +141,7 @@ func found(t *testing.T, change func(a *fakeAPI, info addons.Object, o *Discover
 	a.cluster(t, c, true)
 	tok := token(t)
 	info := a.clusterInfo(t, tok)
-	o := DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: tok, Pins: []string{a.pin(t)}, Timeout: time.Minute}
+	o := DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: tok, Pins: []string{a.pin(t)}, Timeout: 10 * time.Second}
 	change(a, info, &o)
 	d, err := Discover(host.Local{}, o)(t.Context())
 	if err != nil && strings.Contains(err.Error(), "0123456789abcdef") {
@@ -183,7 +183,7 @@ func TestDiscoveryRemembers(t *testing.T) {
 	a := newFakeAPI(t)
 	a.cluster(t, cluster(), true)
 	a.clusterInfo(t, token(t))
-	find := Discover(host.Local{}, DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: token(t), Pins: []string{a.pin(t)}, Timeout: time.Minute})
+	find := Discover(host.Local{}, DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: token(t), Pins: []string{a.pin(t)}, Timeout: 10 * time.Second})
 	first, err := find(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +209,7 @@ func TestDiscoveryTakesKubeadmsWord(t *testing.T) {
 			}
 			handler.ServeHTTP(w, r)
 		})
-		d, err := Discover(host.Local{}, DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: token(t), SkipCA: true, Timeout: time.Minute})(t.Context())
+		d, err := Discover(host.Local{}, DiscoverOptions{Endpoint: a.Listener.Addr().String(), Token: token(t), SkipCA: true, Timeout: 10 * time.Second})(t.Context())
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
