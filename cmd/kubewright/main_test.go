@@ -83,7 +83,8 @@ func asNobody(ts *testscript.TestScript, neg bool, args []string) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		ts.Fatalf("%v, not exit code 1:\n%s", err, &stderr)
 	}
-	if want := ts.ReadFile(args[0]); stderr.String() != want {
+	want, open := strings.CutSuffix(ts.ReadFile(args[0]), "...\n") // the list of phases goes on growing
+	if got := stderr.String(); got != want && !(open && strings.HasPrefix(got, want)) {
 		ts.Fatalf("standard error is\n%s\nand not\n%s", &stderr, want)
 	}
 }
