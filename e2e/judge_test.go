@@ -19,6 +19,7 @@ import (
 // The same wish to the real kubeadm and to us, on like hosts: what differs is intended, and
 // listed with its reason. Then a worker of ours joins the cluster that kubeadm made.
 func TestKubeadmAsJudge(t *testing.T) {
+	t.Parallel()
 	ctx, _ := needLab(t, 6*time.Minute)
 	hosts := preparedHosts(ctx, t, "judge-a", "judge-b", "judge-w")
 	explainFailure(t, hosts[0], hosts[2])
@@ -130,5 +131,39 @@ func joinKubeadms(ctx context.Context, t *testing.T, c *cluster.Cluster, worker 
 	c.Workers = []*lab.Host{worker}
 	if err := c.WaitReady(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	same := map[string]thing{"a": {"x.y": "1"}}
+	listed := []Difference{{Where: "a*", Field: "x", Why: "of a reason"}}
+	valued := []Difference{{Where: "a", Field: "*y", Kubeadm: "1", Ours: "2"}}
+	for name, tt := range map[string]struct {
+		list []Difference
+		ours map[string]thing
+		want []string
+	}{
+		"alike":                    {nil, same, nil},
+		"unlisted":                 {nil, map[string]thing{"a": {"x.y": "2"}}, []string{`a: x.y: kubeadm "1", ours "2"`}},
+		"unlisted field":           {nil, map[string]thing{"a": {"x.y": "1", "z": "3"}}, []string{`a: z: kubeadm "", ours "3"`}},
+		"only theirs":              {nil, nil, []string{`a: exists: kubeadm "true", ours "false"`}},
+		"only ours":                {nil, map[string]thing{"a": same["a"], "b": {}}, []string{`b: exists: kubeadm "false", ours "true"`}},
+		"listed":                   {listed, map[string]thing{"a": {"x.y": "2"}}, nil},
+		"listed, but none":         {listed, same, []string{"listed as a difference, but there is none: a*: x"}},
+		"listed values":            {valued, map[string]thing{"a": {"x.y": "2"}}, nil},
+		"other values":             {valued, map[string]thing{"a": {"x.y": "3"}}, []string{`a: x.y: kubeadm "1", ours "3"`, "listed as a difference, but there is none: a: *y"}},
+		"a field that only begins": {listed, map[string]thing{"a": {"x.y": "1", "xy": "2"}}, []string{`a: xy: kubeadm "", ours "2"`, "listed as a difference, but there is none: a*: x"}},
+	} {
+		if got := judge(tt.list, same, tt.ours); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestEveryDifferenceHasAReason(t *testing.T) {
+	for _, d := range Differences() {
+		if d.Where == "" || d.Field == "" || d.Why == "" {
+			t.Errorf("%+v", d)
+		}
 	}
 }

@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
 )
@@ -44,6 +48,7 @@ func runTests(m *testing.M) (code int, err error) {
 	if without != "" {
 		return m.Run(), nil
 	}
+	klog.SetLogger(logr.Discard()) // client-go's watches tell what they try again by themselves
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	unlock, err := onlyOne()
@@ -86,7 +91,7 @@ func onlyOne() (unlock func() error, err error) {
 	return f.Close, syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 }
 
-// needLab skips a test where there is no lab, and gives it a deadline.
+// needLab skips a test where there is no lab, and gives it a deadline. Call it after t.Parallel, which waits.
 func needLab(t *testing.T, limit time.Duration) (context.Context, *lab.Lab) {
 	t.Helper()
 	if without != "" {
@@ -110,7 +115,24 @@ func preparedHosts(ctx context.Context, t *testing.T, names ...string) []*lab.Ho
 	if err != nil {
 		t.Fatal(err)
 	}
+	return hosts(ctx, t, o, names...)
+}
+
+// hosts last as long as the test: two idle control planes take a tenth of the machine.
+func hosts(ctx context.Context, t *testing.T, o lab.HostOptions, names ...string) []*lab.Host {
+	t.Helper()
 	hosts, err := shared.HostsFrom(ctx, o, names...)
+	t.Cleanup(func() {
+		var g errgroup.Group
+		for _, h := range hosts {
+			if h != nil {
+				g.Go(func() error { return h.Remove(context.WithoutCancel(ctx)) })
+			}
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
