@@ -219,12 +219,14 @@ func (h *fakeHost) List(_ context.Context, dir string) ([]string, error) {
 func (h *fakeHost) WriteFiles(ctx context.Context, files ...host.File) ([]host.Change, error) {
 	r := &host.Recorder{Host: h}
 	changes, err := r.WriteFiles(ctx, files...)
-	h.apply(r.Steps())
+	if err := h.apply(r.Steps()); err != nil {
+		return nil, err
+	}
 	return changes, err
 }
 
 // apply does what a Recorder has listed.
-func (h *fakeHost) apply(steps []host.Step) {
+func (h *fakeHost) apply(steps []host.Step) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range steps {
@@ -239,7 +241,7 @@ func (h *fakeHost) apply(steps []host.Step) {
 			if f.Content != nil {
 				b, err := bytesOf(f.Content)
 				if err != nil {
-					h.t.Errorf("%s: %v", f.Path, err)
+					return err
 				}
 				f.Content = host.Bytes(b)
 			}
@@ -247,6 +249,7 @@ func (h *fakeHost) apply(steps []host.Step) {
 		}
 		h.done = append(h.done, s.Action+" "+s.File.Path)
 	}
+	return nil
 }
 
 func (h *fakeHost) Dial(ctx context.Context, network, addr string) (net.Conn, error) {

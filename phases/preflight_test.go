@@ -3,6 +3,8 @@ package phases
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -218,5 +220,31 @@ func TestPreflightSaysWhatABundleLacks(t *testing.T) {
 	// A worker runs no etcd.
 	if err := Run(t.Context(), Select(Join(), "preflight"), joinTarget(h, c, b), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAFlippedByteReachesNoHost(t *testing.T) {
+	h, c, dir := newFakeHost(t), cluster(), t.TempDir()
+	b := testBundleIn(t, c, dir)
+	runc, _ := b.Find("runc", "linux/amd64")
+	blob := filepath.Join(dir, "bundle/blobs/sha256", strings.TrimPrefix(runc.Digest, "sha256:"))
+	if err := os.WriteFile(blob, []byte("rung"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	target := initTarget(h, c, b)
+	err := Run(t.Context(), Init(), target, nil)
+	if err == nil || !strings.Contains(err.Error(), "[Artifacts] artifact runc v1.4.0: ") || !strings.Contains(err.Error(), "the bundle is damaged or was tampered with; make or fetch it again") {
+		t.Error(err)
+	}
+	if len(h.done) > 0 {
+		t.Errorf("it did %q", h.done)
+	}
+	// Even where preflight is told to let it pass.
+	target.Ignore = []string{"artifacts"}
+	if err := Run(t.Context(), Select(Init(), "install"), target, nil); err == nil || !strings.Contains(err.Error(), "the bundle is damaged") {
+		t.Error(err)
+	}
+	if _, ok := h.files["/usr/local/sbin/runc"]; ok {
+		t.Error("it is on the host")
 	}
 }

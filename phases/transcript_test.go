@@ -67,7 +67,9 @@ func transcript(h *fakeHost, list []Phase, target *Target) string {
 			fmt.Fprintf(&out, "  %s\n", s)
 		}
 		noSecrets(h.t, onHost.Steps(), out.String())
-		h.apply(onHost.Steps())
+		if err := h.apply(onHost.Steps()); err != nil {
+			h.t.Fatal(err)
+		}
 	}
 	return rotated.ReplaceAllString(out.String(), "kubelet-client-DATE.pem")
 }
@@ -147,7 +149,11 @@ func golden(t *testing.T, name, got string) {
 // testBundle holds an artifact of each name that a node needs, with next to nothing in it.
 func testBundle(t *testing.T, c *config.Cluster) *bundle.Bundle {
 	t.Helper()
-	dir := t.TempDir()
+	return testBundleIn(t, c, t.TempDir())
+}
+
+func testBundleIn(t *testing.T, c *config.Cluster, dir string) *bundle.Bundle {
+	t.Helper()
 	w, err := bundle.Create(filepath.Join(dir, "bundle"), bundle.Built)
 	if err != nil {
 		t.Fatal(err)
