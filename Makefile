@@ -12,10 +12,12 @@ demo: ## a real cluster of one control plane and two workers on this machine
 
 test: build ## all tests; the first run builds Kubernetes
 	go run ./e2e/cmd/lab build
-	go test ./...
+	KUBEADM=$$(go run ./e2e/cmd/lab binary kubeadm) \
+	KUBEWRIGHT_TEST_CONTAINERD=$$(go run ./e2e/cmd/lab binary containerd) \
+	go test -timeout 40m ./...
 
 soak: build ## longer trials; see docs/soak.md
-	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 3h -run TestSoak -v ./e2e
+	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 1h -run TestSoak -v ./e2e
 
 bench: ## figures, side by side with kubeadm: make bench ONLY=init
 	go run ./e2e/cmd/bench --only "$(ONLY)"

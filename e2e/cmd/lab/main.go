@@ -25,7 +25,7 @@ func main() {
 		Use: "lab", Short: "Real Kubernetes hosts on this machine",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(buildCommand(), upCommand(nil), demoCommand(), downCommand(), execCommand(), statusCommand())
+	root.AddCommand(buildCommand(), binaryCommand(), upCommand(nil), demoCommand(), downCommand(), execCommand(), statusCommand())
 	err := root.ExecuteContext(ctx)
 	if code := exitCode(0); errors.As(err, &code) {
 		os.Exit(int(code))
@@ -54,6 +54,25 @@ func buildCommand() *cobra.Command {
 				return err
 			}
 			fmt.Println(dir)
+			return nil
+		},
+	}
+}
+
+// binaryCommand tells tests that have no lab of their own where a real one of Kubernetes' commands is.
+func binaryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "binary NAME", Short: "Print the path of a built binary: kubeadm, containerd...", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := lab.NewBuilder(progress)
+			if err != nil {
+				return err
+			}
+			path, err := b.Binary(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Println(path)
 			return nil
 		},
 	}
