@@ -44,6 +44,8 @@ type API interface {
 	Get(ctx context.Context, object addons.Object) (addons.Object, error)
 	// List returns the live objects of the kind and namespace of object, with the labels of selector.
 	List(ctx context.Context, object addons.Object, selector string) ([]addons.Object, error)
+	// Create makes the object, which must not be there yet.
+	Create(ctx context.Context, object addons.Object) error
 	// Update replaces the live object, if its resourceVersion is still that of object.
 	Update(ctx context.Context, object addons.Object) error
 	// Delete removes the object; that it is not there is no error.
@@ -218,6 +220,11 @@ func (c *Client) List(ctx context.Context, o addons.Object, selector string) ([]
 		out[i] = &list.Items[i]
 	}
 	return out, nil
+}
+
+func (c *Client) Create(ctx context.Context, o addons.Object) error {
+	_, err := c.resource(o).Create(ctx, o, metav1.CreateOptions{FieldManager: FieldManager})
+	return err
 }
 
 func (c *Client) Update(ctx context.Context, o addons.Object) error {

@@ -383,7 +383,7 @@ func TestJoinRefusesWhatWouldHurt(t *testing.T) {
 			target := joinTarget(h, c, nil)
 			target.Discover = func(context.Context) (*Discovery, error) { return d, nil }
 			before := len(h.files)
-			err = joinKubelet(t.Context(), target)
+			err = tlsBootstrap(t.Context(), target)
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)

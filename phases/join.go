@@ -3,12 +3,18 @@ package phases
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/pki"
@@ -19,8 +25,9 @@ import (
 func Join() []Phase {
 	return append(prepare(),
 		Phase{Name: "discovery", Short: "find the cluster and verify that it is the right one", After: []string{"preflight"}, Run: discovery},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet with the token", After: []string{"kernel", "runtime", "discovery"}, Run: joinKubelet},
-		Phase{Name: "kubelet-wait-bootstrap", Short: "wait until the kubelet has its certificate", After: []string{"kubelet-start"}, Run: waitBootstrap},
+		Phase{Name: "tls-bootstrap", Short: "have the cluster sign the kubelet's certificate", After: []string{"kernel", "discovery"}, Run: tlsBootstrap},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"runtime", "tls-bootstrap"}, Run: joinKubelet},
+		Phase{Name: "wait-kubelet", Short: "wait until the kubelet is healthy", After: []string{"kubelet-start"}, Run: waitKubelet},
 	)
 }
 
@@ -41,7 +48,10 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	return &own, d, nil
 }
 
-func joinKubelet(ctx context.Context, t *Target) error {
+// tlsBootstrap exchanges the token for a client certificate of the kubelet. A kubelet can
+// do so itself, but runs as nobody until it is done: all that it asks for meanwhile is
+// refused, and it backs off for seconds. So the token never comes to lie on the host.
+func tlsBootstrap(ctx context.Context, t *Target) error {
 	t, d, err := t.joined(ctx)
 	if err != nil {
 		return err
@@ -52,21 +62,71 @@ func joinKubelet(ctx context.Context, t *Target) error {
 	if err := t.checkJoin(d); err != nil {
 		return err
 	}
-	files := []host.File{{Path: pki.CA + ".crt", Content: host.Bytes(d.CA)}}
-	_, err = t.Host.ReadFile(ctx, pki.KubeletConf)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := t.nameIsFree(ctx); err != nil {
-			return err
-		}
-		conf, err := pki.BootstrapKubeconfig(d.Cluster.Metadata.Name, d.Server, d.CA, t.Token.Reveal())
-		if err != nil {
-			return err
-		}
-		files = append(files, host.File{Path: pki.BootstrapKubeletConf, Mode: 0o600, Secret: true, Content: host.Bytes(conf)})
-	} else if err != nil {
+	infos, err := t.Host.Stat(ctx, pki.KubeletConf)
+	if err != nil {
 		return err
 	}
-	if _, err := t.write(ctx, files...); err != nil {
+	if _, ok := infos[pki.KubeletConf]; ok {
+		return nil
+	}
+	if err := t.nameIsFree(ctx); err != nil {
+		return err
+	}
+	key, request, err := pki.KubeletRequest(t.Node.Name)
+	if err != nil {
+		return err
+	}
+	cert, err := t.sign(ctx, request)
+	if err != nil {
+		return err
+	}
+	files, err := pki.BootstrappedKubelet(d.Cluster.Metadata.Name, d.Server, t.Node.Name, d.CA, cert, key, time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = t.write(ctx, append([]host.File{{Path: pki.CA + ".crt", Content: host.Bytes(d.CA)}}, files...)...)
+	return err
+}
+
+// sign has the controller manager sign a kubelet's request, and returns the certificate, PEM.
+func (t *Target) sign(ctx context.Context, request []byte) ([]byte, error) {
+	// As the kubelet names its own: by what it asks for.
+	o := ref("certificates.k8s.io/v1", "CertificateSigningRequest", "", "node-csr-"+strings.TrimPrefix(host.Digest(request), "sha256:")[:43])
+	o.Object["spec"] = map[string]any{
+		"request":    base64.StdEncoding.EncodeToString(request),
+		"signerName": certificatesv1.KubeAPIServerClientKubeletSignerName,
+		"usages":     []any{string(certificatesv1.UsageDigitalSignature), string(certificatesv1.UsageClientAuth)},
+	}
+	if err := t.API.Create(ctx, o); err != nil {
+		return nil, fmt.Errorf("ask for the kubelet's certificate: %w", err)
+	}
+	limit := t.Cluster.Spec.Timeouts.TLSBootstrap.Duration
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var refusal error
+	signed, err := t.API.Until(ctx, o, func(live addons.Object) bool {
+		for _, kind := range []string{"Denied", "Failed"} {
+			if condition(live, kind) == "True" {
+				refusal = fmt.Errorf("the cluster has not signed the kubelet's certificate: %s is %s; see `kubectl describe csr %s` on a control plane", describe(live), strings.ToLower(kind), live.GetName())
+				return true
+			}
+		}
+		cert, _, _ := unstructured.NestedString(live.Object, "status", "certificate")
+		return cert != ""
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the kubelet's certificate was not signed within %s: see on a control plane whether kube-controller-manager runs, and `kubectl get csr`: %w", limit, err)
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	cert, _, _ := unstructured.NestedString(signed.Object, "status", "certificate")
+	return base64.StdEncoding.DecodeString(cert)
+}
+
+func joinKubelet(ctx context.Context, t *Target) error {
+	t, d, err := t.joined(ctx)
+	if err != nil {
 		return err
 	}
 	return t.startKubelet(ctx, d.KubeletConfiguration)
@@ -112,30 +172,14 @@ func (t *Target) nameIsFree(ctx context.Context) error {
 	return nil
 }
 
-// waitBootstrap ends when the kubelet has exchanged the token for a certificate, and
-// takes the token off the host.
-func waitBootstrap(ctx context.Context, t *Target) error {
-	t, _, err := t.joined(ctx)
-	if err != nil {
-		return err
-	}
-	err = until(ctx, t.Cluster.Spec.Timeouts.TLSBootstrap.Duration, "kubelet", func(ctx context.Context) error {
-		infos, err := t.Host.Stat(ctx, pki.KubeletConf, pki.KubeletClientCurrent)
-		if err != nil {
-			return err
-		}
-		for _, p := range []string{pki.KubeletClientCurrent, pki.KubeletConf} {
-			if _, ok := infos[p]; !ok {
-				return fmt.Errorf("it has not written %s: is the controller manager running, and does it sign?", p)
-			}
-		}
+func waitKubelet(ctx context.Context, t *Target) error {
+	err := until(ctx, t.Cluster.Spec.Timeouts.KubeletHealthCheck.Duration, "kubelet", func(ctx context.Context) error {
 		return probe(ctx, t.Host, kubeletHealth, "/healthz")
 	})
 	if err != nil {
 		return t.withJournal(ctx, "kubelet", err)
 	}
-	_, err = t.write(ctx, host.File{Path: pki.BootstrapKubeletConf, Absent: true})
-	return err
+	return nil
 }
 
 const kubeletHealth = "127.0.0.1:10248"

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cloudflare/cfssl/csr"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
 
@@ -47,6 +48,26 @@ func RotatingKubelet(conf host.File, now time.Time) ([]host.File, error) {
 		{Path: KubeletClientCurrent, Link: cert},
 		conf,
 	}, nil
+}
+
+// KubeletRequest makes a new key for a node's kubelet and the request with which the
+// cluster's controller manager signs it a client certificate. As the kubelet's own,
+// always ECDSA P-256.
+func KubeletRequest(node string) (key, request []byte, err error) {
+	quiet()
+	request, key, err = csr.ParseRequest(&csr.CertificateRequest{
+		CN: "system:node:" + node, Names: []csr.Name{{O: "system:nodes"}}, KeyRequest: &csr.KeyRequest{A: "ecdsa", S: 256},
+	})
+	return key, request, err
+}
+
+// BootstrappedKubelet are the files of a kubelet whose request was signed, kubelet.conf last.
+func BootstrappedKubelet(cluster, server, node string, ca, cert, key []byte, now time.Time) ([]host.File, error) {
+	conf, err := Kubeconfig(cluster, server, "system:node:"+node, ca, cert, key)
+	if err != nil {
+		return nil, err
+	}
+	return RotatingKubelet(host.File{Path: KubeletConf, Mode: 0o600, Secret: true, Content: host.Bytes(conf)}, now)
 }
 
 // ExternalCA tells that the cluster's CA signs elsewhere: its key is not on this host.

@@ -79,13 +79,14 @@ func usable(ctx context.Context, hosts []*lab.Host, build func(context.Context) 
 		if err != nil {
 			return err
 		}
-		if err := c.CreateDNSPods(gctx); err != nil {
+		pods, err := c.CreateDNSPods(gctx)
+		if err != nil {
 			return err
 		}
 		if err := c.WaitNodes(gctx); err != nil {
 			return err
 		}
-		return c.WaitDNSPods(gctx)
+		return pods.Wait(gctx)
 	})
 	return g.Wait()
 }
