@@ -113,19 +113,18 @@ func tamperedClusterInfo(ctx context.Context, t *testing.T, c *cluster.Cluster, 
 	run(ctx, t, c.ControlPlane, "pkill", "-STOP", "kube-controller")
 	defer run(ctx, t, c.ControlPlane, "pkill", "-CONT", "kube-controller")
 	maps := c.Client.CoreV1().ConfigMaps("kube-public")
-	info, err := maps.Get(ctx, "cluster-info", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := info.Data["kubeconfig"]
-	set := func(kubeconfig string) {
+	replace := func(old, new string) {
 		t.Helper()
-		info.Data["kubeconfig"] = kubeconfig
-		if info, err = maps.Update(ctx, info, metav1.UpdateOptions{}); err != nil {
+		info, err := maps.Get(ctx, "cluster-info", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info.Data["kubeconfig"] = strings.Replace(info.Data["kubeconfig"], old, new, 1)
+		if _, err := maps.Update(ctx, info, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	set(strings.Replace(before, c.ControlPlane.IP, h.IP, 1))
-	defer set(before)
+	replace(c.ControlPlane.IP, h.IP)
+	defer replace(h.IP, c.ControlPlane.IP)
 	refused(ctx, t, h, argv, "the signature of cluster-info does not match token", "has changed the answer", newCommand)
 }

@@ -159,6 +159,8 @@ func run(ctx context.Context, t *testing.T, h *lab.Host, argv ...string) (stdout
 // refused wants a command to fail with a message that has all of these parts.
 func refused(ctx context.Context, t *testing.T, h *lab.Host, argv []string, parts ...string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // one that is not refused may wait for long
+	defer cancel()
 	stdout, stderr, err := h.Exec(ctx, nil, argv...)
 	var exit *lab.ExitError
 	switch {

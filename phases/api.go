@@ -170,8 +170,15 @@ func (c *Client) apply(ctx context.Context, o addons.Object) (changed string, er
 // notYet tells of an error that an API server gives while it starts: it makes the system's
 // namespaces and the range of services after its first answer.
 func notYet(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
+	return noServiceIPs(err) || apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) ||
 		apierrors.IsInternalError(err) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || utilnet.IsConnectionRefused(err)
+}
+
+// noServiceIPs tells of a service whose address the API server calls invalid, because it has
+// not yet made, or not yet seen, its own ServiceCIDR (pkg/registry/core/service/ipallocator).
+func noServiceIPs(err error) bool {
+	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "the provided network does not match the current range") ||
+		strings.Contains(err.Error(), "allocator not ready"))
 }
 
 func (c *Client) applyOnce(ctx context.Context, o addons.Object) (string, error) {
