@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,8 +39,8 @@ func TestSoak(t *testing.T) {
 				}
 			}()
 			explainFailure(t, hosts...)
-			for range 2 {
-				o := cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle, Log: newEventLog(t).add}
+			for _, document := range []string{cluster.Document(""), otherDocument()} {
+				o := cluster.Options{Document: document, Args: cluster.Bundle, Log: newEventLog(t).add}
 				c, err := cluster.Kubewright(ctx, hosts[0], hosts[1:], o)
 				if err != nil {
 					t.Fatal(err)
@@ -59,4 +60,10 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	t.Logf("soak: %d rounds, %d clusters made, verified and reset in %s", rounds, lives, time.Since(begin).Round(time.Second))
+}
+
+// otherDocument takes the other choice wherever there is one: flannel's host-gw, kube-proxy's nftables, RSA keys.
+func otherDocument() string {
+	doc := cluster.Document("network: {cni: {name: flannel, flannel: {backend: host-gw}}}\npki: {algorithm: RSA-2048}")
+	return strings.Replace(doc, "  kubeProxy:\n", "  kubeProxy:\n    mode: nftables\n", 1)
 }

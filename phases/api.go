@@ -264,7 +264,7 @@ func (c *Client) Until(ctx context.Context, o addons.Object, accept func(addons.
 		return ok && e.Type != watch.Deleted && accept(live), nil
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s did not become what was waited for", describe(o)), ctx.Err())
+		return nil, errors.Join(fmt.Errorf("%s did not become what was waited for: %w", describe(o), err), ctx.Err())
 	}
 	return e.Object.(addons.Object), nil
 }

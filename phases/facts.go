@@ -20,8 +20,8 @@ import (
 	"github.com/kubewright/kubewright/host"
 )
 
-// Where commands are looked for, in the order of systemd's and root's PATH.
-var binDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+// BinDirs is where commands are looked for, in the order of systemd's and root's PATH.
+var BinDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // Commands that the kubelet, kube-proxy, the runtime or we need on a host, or that may be there already.
 var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "iptables", "conntrack", "socat", "ethtool", "nft"}
@@ -40,7 +40,7 @@ var sysctls = []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "n
 var presentPaths = []string{
 	"/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/manifests/kube-apiserver.yaml",
 	"/etc/kubernetes/manifests/kube-controller-manager.yaml", "/etc/kubernetes/manifests/kube-scheduler.yaml",
-	"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/pki/ca.crt",
+	"/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/pki/ca.crt",
 	"/var/lib/kubelet/config.yaml", "/var/lib/kubelet/pki/kubelet-client-current.pem",
 	"/var/lib/etcd/member", "/proc/sys/net/bridge/bridge-nf-call-iptables", "/sys/module/overlay", "/proc/sys/net/ipv4/ip_forward",
 	"/run/systemd/system", "/sys/fs/cgroup/cgroup.controllers", "/run/systemd/resolve/resolv.conf",
@@ -115,7 +115,7 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 func present(ctx context.Context, h host.Host, f *config.Facts) error {
 	paths := slices.Concat(presentPaths, trustDirs, sockets)
 	for _, c := range commands {
-		for _, dir := range binDirs {
+		for _, dir := range BinDirs {
 			paths = append(paths, path.Join(dir, c))
 		}
 	}
@@ -137,7 +137,7 @@ func present(ctx context.Context, h host.Host, f *config.Facts) error {
 		}
 	}
 	for _, c := range commands {
-		for _, dir := range slices.Backward(binDirs) {
+		for _, dir := range slices.Backward(BinDirs) {
 			if _, ok := infos[path.Join(dir, c)]; ok {
 				f.Commands[c] = path.Join(dir, c)
 			}

@@ -108,6 +108,19 @@ func (h *fakeHost) Run(_ context.Context, c host.Command) (host.Output, error) {
 	if out, ok := h.answers[argv]; ok {
 		return host.Output{Stdout: []byte(out)}, nil
 	}
+	switch {
+	case c.Argv[0] == "readlink":
+		return host.Output{Stdout: []byte(c.Argv[2] + "\n")}, nil
+	case c.Argv[0] == "systemctl" && c.Argv[1] == "show":
+		state, file := "inactive", "disabled"
+		if strings.Contains(h.units[c.Argv[4]], "active") {
+			state = "active"
+		}
+		if strings.Contains(h.units[c.Argv[4]], "enabled") {
+			file = "enabled"
+		}
+		return host.Output{Stdout: []byte("ActiveState=" + state + "\nUnitFileState=" + file + "\n")}, nil
+	}
 	if c.Argv[0] == "systemctl" {
 		state := h.units[c.Argv[len(c.Argv)-1]]
 		if strings.Contains(state, strings.TrimPrefix(c.Argv[1], "is-")) {
@@ -137,6 +150,15 @@ func (h *fakeHost) run(argv []string) {
 		h.files["/proc/sys/"+strings.ReplaceAll(name, ".", "/")] = text(value + "\n")
 	case "modprobe":
 		h.files["/sys/module/"+last+"/x"] = text("")
+	case "umount":
+		b, _ := bytesOf(h.files["/proc/mounts"].Content)
+		var rest string
+		for mount := range strings.Lines(string(b)) {
+			if !strings.Contains(mount, " "+last+" ") {
+				rest += mount
+			}
+		}
+		h.files["/proc/mounts"] = text(rest)
 	case "rm":
 		for _, dir := range argv[4:] {
 			maps.DeleteFunc(h.files, func(p string, _ host.File) bool { return p == dir || strings.HasPrefix(p, dir+"/") })

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/host"
@@ -41,8 +42,8 @@ func Init() []Phase {
 		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, Run: cni},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
 		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Run: waitRBAC},
-		// Not sooner: a host that finds cluster-info asks for a certificate at once, and the right to do so is one of those roles.
-		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac"}, Run: bootstrapToken},
+		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
+		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config"}, Run: bootstrapToken},
 		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
 		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Run: waitControlPlane},
 	)
@@ -178,10 +179,10 @@ func waitControlPlane(ctx context.Context, t *Target) error {
 		return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz") })
 	})
 	g.Go(func() error {
-		return t.waitPod(ctx, manifests.ControllerManager, func(ctx context.Context) error { return t.probe(ctx, loopback(t, 10257), "/healthz") })
+		return t.waitPod(ctx, manifests.ControllerManager, func(ctx context.Context) error { return t.probe(ctx, "127.0.0.1:10257", "/healthz") })
 	})
 	g.Go(func() error {
-		return t.waitPod(ctx, manifests.Scheduler, func(ctx context.Context) error { return t.probe(ctx, loopback(t, 10259), "/livez") })
+		return t.waitPod(ctx, manifests.Scheduler, func(ctx context.Context) error { return t.probe(ctx, "127.0.0.1:10259", "/livez") })
 	})
 	return g.Wait()
 }
@@ -226,7 +227,7 @@ func uploadConfig(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	return t.apply(ctx, append(addons.Config(cluster, kubelet, len(t.Cluster.Spec.Kubelet) > 0), own...)...)
+	return t.apply(ctx, append(addons.Config(cluster, kubelet, len(t.Cluster.Spec.Kubelet)+len(t.Cluster.Spec.FeatureGates) > 0), own...)...)
 }
 
 // bootstrapToken lets nodes join: what they may do, the token, and cluster-info signed
@@ -264,7 +265,41 @@ func coreDNS(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
+	if objects, err = t.keepCoreDNS(ctx, objects); err != nil {
+		return err
+	}
 	return t.apply(ctx, objects...)
+}
+
+// keepCoreDNS leaves to a running CoreDNS what people change in it: its Corefile and the
+// number of its replicas.
+func (t *Target) keepCoreDNS(ctx context.Context, objects []addons.Object) ([]addons.Object, error) {
+	var out []addons.Object
+	for _, o := range objects {
+		if kind := o.GetKind(); kind == "ConfigMap" || kind == "Deployment" {
+			live, err := t.API.Get(ctx, o)
+			if err != nil && !notYet(err) {
+				return nil, err
+			}
+			if err == nil && kind == "ConfigMap" {
+				continue
+			}
+			if replicas, ok, _ := unstructured.NestedInt64(objectOf(live), "spec", "replicas"); err == nil && ok {
+				if err := unstructured.SetNestedField(o.Object, replicas, "spec", "replicas"); err != nil {
+					return nil, err
+				}
+			}
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+func objectOf(o addons.Object) map[string]any {
+	if o == nil {
+		return nil
+	}
+	return o.Object
 }
 
 func cni(ctx context.Context, t *Target) error {

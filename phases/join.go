@@ -43,7 +43,11 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 		return nil, nil, err
 	}
 	own := *t
-	own.Cluster, own.API = d.Cluster, d.API
+	own.API = d.API
+	// The runtime is this host's own, as its flags say; hosts of a cluster may have different ones.
+	cluster := *d.Cluster
+	cluster.Spec.Runtime.Socket = t.Cluster.Spec.Runtime.Socket
+	own.Cluster = &cluster
 	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
 	return &own, d, nil
 }

@@ -30,6 +30,15 @@ func preflight(ctx context.Context, t *Target) error {
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	findings = append(findings, t.checkBundle()...)
+	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "/var/lib/etcd" {
+		infos, err := t.Host.Stat(ctx, dir+"/member")
+		if err != nil {
+			return err
+		}
+		if len(infos) > 0 && !t.Facts.Present["/etc/kubernetes/manifests/etcd.yaml"] {
+			findings = append(findings, Finding{Name: "DirAvailable-" + strings.ReplaceAll(dir, "/", "-"), Message: dir + " holds the data of another cluster: move them away"})
+		}
+	}
 	for _, name := range t.Patches.Ignored {
 		findings = append(findings, Finding{Name: "Patches", Message: fmt.Sprintf("%s is no patch, by its name: write %s", name, manifests.PatchFileForm), Warning: true})
 	}
@@ -140,7 +149,8 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		if f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
 			add("DirAvailable--var-lib-etcd", "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`")
 		}
-		if f.Present[pki.KubeletConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
+		// With an admin.conf it is an init that was cut short, which goes on.
+		if f.Present[pki.KubeletConf] && !f.Present[pki.AdminConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
 			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node of another cluster already: take it out with `kubewright reset`")
 		}
 	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {

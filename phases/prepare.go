@@ -257,7 +257,7 @@ func images(ctx context.Context, t *Target) error {
 	outcomes, err := t.Bundle.Import(ctx, dial, t.wantedImages(), bundle.ImportOptions{
 		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
 		Progress: func(image string, done, total int64) {
-			t.report(Event{State: Progress, Item: image, Done: done, Total: total})
+			moving[image](done, total)
 		},
 	})
 	for _, o := range outcomes {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -31,19 +33,31 @@ func Reset() []Phase {
 }
 
 func stopKubelet(ctx context.Context, t *Target) error {
-	if t.Facts.Present["/run/systemd/system"] {
-		if _, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", "kubelet")); err == nil {
-			return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
-		}
+	if !t.Facts.Present["/run/systemd/system"] {
+		return nil
 	}
-	return nil
+	// Not is-active: a kubelet that crashes and is restarted is not active, and would come back.
+	out, err := t.Host.Run(ctx, host.Query("systemctl", "show", "--property", "ActiveState,UnitFileState", "kubelet"))
+	if err != nil {
+		return err
+	}
+	state := string(out.Stdout)
+	atRest := strings.Contains(state, "ActiveState=inactive") || strings.Contains(state, "ActiveState=failed")
+	if atRest && !strings.Contains(state, "UnitFileState=enabled") {
+		return nil
+	}
+	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
 }
 
 func removePods(ctx context.Context, t *Target) error {
 	crictl := []string{"crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket}
 	out, err := t.Host.Run(ctx, host.Query(append(crictl, "pods", "--quiet")...))
 	if err != nil {
-		t.notice("no pods were removed, as the container runtime does not answer: %v", err)
+		infos, e := t.Host.Stat(ctx, t.socket())
+		if _, ok := infos[t.socket()]; ok || e != nil {
+			return fmt.Errorf("list the pods: %w: see to it that the container runtime answers, or leave them with --skip-phases remove-pods", err)
+		}
+		t.notice("no pods were removed, as there is no container runtime at %s", t.socket())
 		return nil
 	}
 	ids := strings.Fields(string(out.Stdout))
@@ -58,17 +72,31 @@ func removePods(ctx context.Context, t *Target) error {
 
 // unmount takes the deepest mounts first.
 func unmount(ctx context.Context, t *Target) error {
-	b, err := t.Host.ReadFile(ctx, "/proc/mounts")
+	mounts, err := t.kubeletMounts(ctx)
 	if err != nil {
 		return err
 	}
 	var all *multierror.Error
-	for _, m := range mountsBelow(string(b), "/var/lib/kubelet/") {
+	for _, m := range mounts {
 		if err := t.do(ctx, "umount", m); err != nil {
 			all = multierror.Append(all, err)
 		}
 	}
 	return config.Errors(all)
+}
+
+// kubeletMounts are the mount points in the kubelet's folder, wherever that really is: the
+// kernel names them by their resolved paths.
+func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
+	out, err := t.Host.Run(ctx, host.Query("readlink", "-m", manifests.KubeletDir))
+	if err != nil {
+		return nil, err
+	}
+	b, err := t.Host.ReadFile(ctx, "/proc/mounts")
+	if err != nil {
+		return nil, err
+	}
+	return mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), nil
 }
 
 // mountsBelow lists mount points under a folder, the newest first.
@@ -84,15 +112,27 @@ func mountsBelow(mounts, dir string) (points []string) {
 	return points
 }
 
-// resetDirs lose what is in them and stay; resetFiles go.
-func (t *Target) resetPaths() (dirs, files []string) {
-	dirs = []string{manifests.ManifestDir, pki.Dir, "/var/lib/kubelet", t.Cluster.Spec.Etcd.DataDir, "/var/lib/cni", "/run/flannel"}
+// resetPaths: dirs lose what is in them and stay, files go.
+func (t *Target) resetPaths(etcd string) (dirs, files []string) {
+	// The manifest of etcd goes last: it alone knows where the data are.
+	dirs = []string{pki.Dir, manifests.KubeletDir, etcd, "/var/lib/cni", "/run/flannel", manifests.ManifestDir}
 	files = []string{pki.AdminConf, pki.SuperAdminConf, pki.KubeletConf, pki.BootstrapKubeletConf, pki.ControllerManagerConf, pki.SchedulerConf, "/etc/cni/net.d/10-flannel.conflist"}
 	return dirs, files
 }
 
 func removeFiles(ctx context.Context, t *Target) error {
-	dirs, files := t.resetPaths()
+	mounts, err := t.kubeletMounts(ctx)
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 { // what is mounted may be a person's data
+		return fmt.Errorf("%s is still mounted: nothing is removed while it is; unmount it and run reset again", strings.Join(mounts, ", "))
+	}
+	etcd, err := t.etcdData(ctx)
+	if err != nil {
+		return err
+	}
+	dirs, files := t.resetPaths(etcd)
 	for _, dir := range dirs {
 		names, err := t.Host.List(ctx, dir)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0 {
@@ -105,7 +145,7 @@ func removeFiles(ctx context.Context, t *Target) error {
 		for i, n := range names {
 			paths[i] = path.Join(dir, n)
 		}
-		// One file system: a mount that is still there keeps its content.
+		// One file system: a disk that is mounted there keeps its content.
 		if err := t.do(ctx, append([]string{"rm", "-rf", "--one-file-system", "--"}, paths...)...); err != nil {
 			return err
 		}
@@ -114,8 +154,29 @@ func removeFiles(ctx context.Context, t *Target) error {
 	for _, f := range files {
 		absent = append(absent, host.File{Path: f, Absent: true})
 	}
-	_, err := t.write(ctx, absent...)
+	_, err = t.write(ctx, absent...)
 	return err
+}
+
+// etcdData is where etcd of this host keeps its data, by its manifest.
+func (t *Target) etcdData(ctx context.Context) (string, error) {
+	b, err := t.Host.ReadFile(ctx, manifests.Path(manifests.Etcd))
+	if errors.Is(err, fs.ErrNotExist) {
+		return t.Cluster.Spec.Etcd.DataDir, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var pod corev1.Pod
+	if err := yaml.Unmarshal(b, &pod); err != nil {
+		return "", fmt.Errorf("%s: %w", manifests.Path(manifests.Etcd), err)
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == "etcd-data" && v.HostPath != nil {
+			return v.HostPath.Path, nil
+		}
+	}
+	return t.Cluster.Spec.Etcd.DataDir, nil
 }
 
 // links of the pod network.

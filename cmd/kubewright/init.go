@@ -280,7 +280,9 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 		return nil, err
 	}
 	t.Token = token
-	t.TTL = o.ttl
+	if t.TTL = o.ttl; t.TTL < 0 {
+		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+	}
 	existing := map[string][]byte{}
 	for _, path := range pki.Paths(t.Node) {
 		b, err := t.Host.ReadFile(ctx, path)
@@ -296,6 +298,10 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 		return nil, err
 	}
 	kubeconfig, err := t.Secrets.ClientConfig()
+	if err != nil && t.Secrets.ExternalCA() {
+		t.API = phases.NoAPI{Err: err} // nobody gets that far: certs ends with the requests to have signed
+		return t, nil
+	}
 	if err != nil {
 		return nil, err
 	}

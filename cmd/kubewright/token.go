@@ -82,6 +82,9 @@ func newTokenCreate(out func() output, connect func() (phases.API, error)) *cobr
 			if err := checkUsages(o.usages, o.groups); err != nil {
 				return err
 			}
+			if o.ttl < 0 {
+				return fmt.Errorf("--ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+			}
 			api, err := connect()
 			if err != nil {
 				return err

@@ -128,7 +128,7 @@ func median(v []float64) float64 {
 }
 
 // fresh makes prepared hosts, runs, and removes them.
-func fresh(ctx context.Context, l *lab.Lab, names []string, run func(hosts []*lab.Host) error) error {
+func fresh(ctx context.Context, l *lab.Lab, names []string, run func(hosts []*lab.Host) error) (err error) {
 	image, err := cluster.Prepared(ctx, l)
 	if err != nil {
 		return err

@@ -26,7 +26,12 @@ func Prepared(ctx context.Context, l *lab.Lab) (lab.Image, error) {
 	if err != nil {
 		return lab.Image{}, err
 	}
-	return l.Prepared(ctx, "node", key, func(ctx context.Context, h *lab.Host) error {
+	folder, err := l.Bundle(ctx)
+	if err != nil {
+		return lab.Image{}, err
+	}
+	// kubeadm's and the bundle's folders are named by what is in them.
+	return l.Prepared(ctx, "node", key+kubeadm+folder+Document(""), func(ctx context.Context, h *lab.Host) error {
 		if err := h.Write(ctx, document, 0o600, strings.NewReader(Document(""))); err != nil {
 			return err
 		}

@@ -25,12 +25,22 @@ func (c *Cluster) Kubectl(ctx context.Context, argv ...string) (stdout, stderr s
 	return c.ControlPlane.Exec(ctx, nil, append([]string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, argv...)...)
 }
 
-// WaitReady waits until all nodes are Ready and CoreDNS is available.
+// WaitReady waits until all nodes are Ready, the API shows etcd's pod, and CoreDNS is available.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	if err := c.WaitNodes(ctx); err != nil {
 		return err
 	}
-	_, err := until(ctx, c.Client.AppsV1().RESTClient(), "deployments", "kube-system", "coredns", &appsv1.Deployment{}, func(d *appsv1.Deployment) error {
+	// The kubelet shows its static pods in the API only some seconds after they run.
+	_, err := until(ctx, c.Client.CoreV1().RESTClient(), "pods", "kube-system", "etcd-"+c.ControlPlane.Name, &corev1.Pod{}, func(p *corev1.Pod) error {
+		if p.Status.Phase != corev1.PodRunning {
+			return errors.New("it is " + string(p.Status.Phase))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = until(ctx, c.Client.AppsV1().RESTClient(), "deployments", "kube-system", "coredns", &appsv1.Deployment{}, func(d *appsv1.Deployment) error {
 		if d.Status.ReadyReplicas < *d.Spec.Replicas {
 			return fmt.Errorf("%d of %d replicas are ready", d.Status.ReadyReplicas, *d.Spec.Replicas)
 		}
