@@ -28,7 +28,7 @@ func demo(ctx context.Context, l *lab.Lab, hosts []*lab.Host) error {
 	}
 	begin := time.Now()
 	progress("\ncp-1# kubewright init --config cluster.yaml --bundle %s", lab.BundleDir)
-	progress("w-1#  kubewright join %s:6443 --token-file ... --discovery-token-ca-cert-hash sha256:... --bundle %s   (and w-2, at the same time)\n", hosts[0].IP, lab.BundleDir)
+	progress("w-1#  kubewright join %s:6443 --token ... --discovery-token-ca-cert-hash sha256:... --bundle %s   (and w-2, at the same time)\n", hosts[0].IP, lab.BundleDir)
 	c, err := cluster.Kubewright(ctx, hosts[0], hosts[1:], cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle, Log: show})
 	if err != nil {
 		return err
