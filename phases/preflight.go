@@ -30,6 +30,9 @@ func preflight(ctx context.Context, t *Target) error {
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	findings = append(findings, t.checkBundle()...)
+	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
+		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
+	}
 	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "/var/lib/etcd" {
 		infos, err := t.Host.Stat(ctx, dir+"/member")
 		if err != nil {

@@ -196,7 +196,7 @@ func TestPreflightStopsBeforeAnythingIsTouched(t *testing.T) {
 	var said events
 	target.Report = said.report
 	err := Run(t.Context(), Init(), target, nil)
-	if err == nil || !strings.Contains(err.Error(), "[Port-6443]") || !strings.Contains(err.Error(), "[FileExisting-ip]") || !strings.HasPrefix(err.Error(), "phase preflight: the host cp-1 is not ready: 2 problems:") {
+	if err == nil || !strings.Contains(err.Error(), "[Port-6443]") || !strings.Contains(err.Error(), "[FileExisting-ip]") || !strings.Contains(err.Error(), "[FileExisting-kubelet]") || !strings.HasPrefix(err.Error(), "phase preflight: the host cp-1 is not ready: 3 problems:") {
 		t.Error(err)
 	}
 	if len(h.done) > 0 {

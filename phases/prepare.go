@@ -119,6 +119,8 @@ func isOurs(path string) bool {
 
 func (t *Target) platform() string { return "linux/" + t.Facts.Machine }
 
+var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle DIR")
+
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.
 func install(ctx context.Context, t *Target) error {
@@ -127,7 +129,7 @@ func install(ctx context.Context, t *Target) error {
 		files = append(files, host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))})
 	}
 	if len(files) == 0 && t.Facts.Commands["kubelet"] == "" {
-		return errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle DIR")
+		return errNoKubelet
 	}
 	if _, err := t.write(ctx, files...); err != nil {
 		return err

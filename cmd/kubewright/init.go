@@ -254,7 +254,8 @@ The control plane is up. As root, or with a copy of the file that is yours:
   export KUBECONFIG=%s
   kubectl get nodes
 
-Make other hosts workers of this cluster, as root on each (the token is a secret):
+Make other hosts workers of this cluster, as root on each; add --bundle DIR where nothing
+is installed yet. The token is a secret:
 
   %s
 `

@@ -135,7 +135,9 @@ func (h *Host) Command(ctx context.Context, stdin io.Reader, argv ...string) *ex
 
 // Attach is a command for a person at a terminal, or in a script that feeds it.
 func (h *Host) Attach(ctx context.Context, terminal bool, argv ...string) *exec.Cmd {
-	args := []string{"exec", "--interactive"}
+	// As a person on the host would have it, kubectl and our tool at hand.
+	args := []string{"exec", "--interactive", "--env", "KUBECONFIG=/etc/kubernetes/admin.conf",
+		"--env", "PATH=" + ToolDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if terminal {
 		args = append(args, "--tty")
 	}
