@@ -2,6 +2,7 @@ package addons
 
 import (
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
 )
 
 // kubeadm's registry; CoreDNS has a folder of its own there, and only there.
@@ -29,7 +30,7 @@ func Images(c *config.Cluster) []string {
 }
 
 func kubeProxyImage(c *config.Cluster) string {
-	return c.Spec.ImageRepository + "/kube-proxy:" + c.Spec.KubernetesVersion
+	return manifests.Image(c, "kube-proxy")
 }
 
 func dnsImage(c *config.Cluster) string {

@@ -225,6 +225,5 @@ type Facts struct {
 	Sockets       []string          `json:"sockets"`       // runtime sockets that exist
 	Sysctls       map[string]string `json:"sysctls"`       // those that matter, by name; absent where the kernel has none
 	Commands      map[string]string `json:"commands"`      // path by name, of the commands that matter
-	Units         map[string]string `json:"units"`         // ActiveState of kubelet and containerd
 	Present       map[string]bool   `json:"present"`       // paths that preflight looks at
 }

@@ -48,7 +48,7 @@ var presentPaths = []string{
 
 // Facts looks at a host: several reads at once, none of which changes anything.
 func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
-	f := config.Facts{Sysctls: map[string]string{}, Commands: map[string]string{}, Units: map[string]string{}, Present: map[string]bool{}}
+	f := config.Facts{Sysctls: map[string]string{}, Commands: map[string]string{}, Present: map[string]bool{}}
 	g, ctx := errgroup.WithContext(ctx)
 	read := func(path string, use func(string)) {
 		g.Go(func() error {

@@ -42,7 +42,6 @@ func TestFactsOfAHost(t *testing.T) {
 		Sysctls: map[string]string{"net.ipv4.ip_forward": "0", "net.bridge.bridge-nf-call-iptables": "1"},
 		Commands: map[string]string{"kubelet": "/usr/local/bin/kubelet", "mount": "/usr/bin/mount", "umount": "/usr/bin/umount", "losetup": "/usr/bin/losetup", "cp": "/usr/bin/cp",
 			"ip": "/usr/bin/ip", "systemctl": "/usr/bin/systemctl", "modprobe": "/usr/bin/modprobe", "iptables": "/usr/bin/iptables", "ethtool": "/usr/bin/ethtool"},
-		Units: map[string]string{},
 		Present: map[string]bool{"/etc/kubernetes/kubelet.conf": true, "/proc/sys/net/bridge/bridge-nf-call-iptables": true, "/proc/sys/net/ipv4/ip_forward": true,
 			"/run/systemd/system": true, "/sys/fs/cgroup/cgroup.controllers": true, "/run/systemd/resolve/resolv.conf": true},
 	}

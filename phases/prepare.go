@@ -252,11 +252,12 @@ func images(ctx context.Context, t *Target) error {
 		return nil
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }
+	wanted := t.wantedImages()
 	moving := map[string]func(done, total int64){}
-	for _, a := range t.wantedImages() {
+	for _, a := range wanted {
 		moving[a.Name] = t.moving(a.Name)
 	}
-	outcomes, err := t.Bundle.Import(ctx, dial, t.wantedImages(), bundle.ImportOptions{
+	outcomes, err := t.Bundle.Import(ctx, dial, wanted, bundle.ImportOptions{
 		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
 		Progress: func(image string, done, total int64) {
 			moving[image](done, total)

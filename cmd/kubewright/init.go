@@ -169,7 +169,7 @@ Phases, each also as "kubewright init phase NAME":
 	f.StringVar(&s.ImageRepository, "image-repository", "", "registry of the control plane's images (default registry.k8s.io)")
 	f.StringVar(&s.Network.CNI.Name, "cni", "", "pod network: "+strings.Join(config.CNIs, ", ")+" (default flannel)")
 	f.StringSliceVar(&o.gates, "feature-gates", nil, "NAME=true|false of Kubernetes' features")
-	f.DurationVar(&o.ttl, "token-ttl", 24*time.Hour, "after this the token expires; 0: never")
+	f.DurationVar(&o.ttl, "token-ttl", addons.TokenTTL, "after this the token expires; 0: never")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	must(cmd.MarkPersistentFlagDirname("bundle"))
 	must(cmd.MarkPersistentFlagDirname("patches"))

@@ -109,7 +109,7 @@ func newTokenCreate(out func() output, connect func() (phases.API, error)) *cobr
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.join, "print-join-command", false, "print the whole command for a worker, not the token alone")
-	f.DurationVar(&o.ttl, "ttl", 24*time.Hour, "after this the token expires; 0: never")
+	f.DurationVar(&o.ttl, "ttl", addons.TokenTTL, "after this the token expires; 0: never")
 	f.StringVar(&o.description, "description", "", "what the token is for")
 	f.StringSliceVar(&o.usages, "usages", addons.TokenUsages(), "signing, authentication")
 	f.StringSliceVar(&o.groups, "groups", addons.TokenGroups(), "groups of whoever shows the token; each begins with system:bootstrappers:")
