@@ -25,6 +25,8 @@ type Host interface {
 	Run(ctx context.Context, c Command) (Output, error)
 	// ReadFile returns a whole file; a missing one wraps [fs.ErrNotExist].
 	ReadFile(ctx context.Context, path string) ([]byte, error)
+	// Digest is the sha256 of a file, as of [Digest], computed on the host.
+	Digest(ctx context.Context, path string) (string, error)
 	// Stat describes each of the paths that exists, by path; a missing one is absent from the map.
 	Stat(ctx context.Context, paths ...string) (map[string]Info, error)
 	// List returns the sorted names in a directory; a missing directory wraps [fs.ErrNotExist].
@@ -32,6 +34,13 @@ type Host interface {
 	// WriteFiles makes every file equal to its specification, in order, each atomically,
 	// and returns what it changed. What is equal already is not touched.
 	WriteFiles(ctx context.Context, files ...File) ([]Change, error)
+	// Append adds to a file that only root may read, and returns when that is on the disk.
+	// A file that is not there is made, with its folder.
+	Append(ctx context.Context, path string, b []byte) error
+	// Lock takes the host for one run of a command (init, say), and returns a context that
+	// ends if another run takes it over, and what gives it back. As long as another run is at
+	// work there, the error is a *[LockedError].
+	Lock(ctx context.Context, command string) (context.Context, func(), error)
 	// Dial connects from the host's own view of the network: "unix" and "tcp".
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -73,6 +82,7 @@ type Info struct {
 	Size  int64       // bytes
 	Owner string      // "user:group" as numbers, "0:0" for root
 	Link  string      // target of a symbolic link
+	Stamp string      // another one as soon as somebody has written to it; empty where that cannot be told
 }
 
 // File is a file as it should be.

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 )
 
 // Local is this machine.
@@ -58,6 +56,16 @@ func newExitError(argv []string, code int, out Output) *ExitError {
 
 func (Local) ReadFile(_ context.Context, path string) ([]byte, error) { return os.ReadFile(path) }
 
+// Digest streams: binaries are 100 MB and more.
+func (Local) Digest(_ context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return digestOf(f)
+}
+
 func (Local) Stat(_ context.Context, paths ...string) (map[string]Info, error) {
 	infos := make(map[string]Info, len(paths))
 	for _, p := range paths {
@@ -71,6 +79,7 @@ func (Local) Stat(_ context.Context, paths ...string) (map[string]Info, error) {
 		info := Info{Mode: fi.Mode(), Size: fi.Size()}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 			info.Owner = fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+			info.Stamp = fmt.Sprintf("%d.%d.%d.%d.%d", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
 		}
 		if fi.Mode()&fs.ModeSymlink != 0 {
 			if info.Link, err = os.Readlink(p); err != nil {
@@ -100,7 +109,7 @@ func (l Local) WriteFiles(ctx context.Context, files ...File) ([]Change, error) 
 		if err := ctx.Err(); err != nil {
 			return changes, err
 		}
-		action, err := compare(ctx, l, f)
+		action, err := Compare(ctx, l, f)
 		if err == nil && action != "" {
 			err = write(f, action)
 		}
@@ -114,13 +123,25 @@ func (l Local) WriteFiles(ctx context.Context, files ...File) ([]Change, error) 
 	return changes, nil
 }
 
+func (Local) Append(_ context.Context, path string, b []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
 func (Local) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, network, addr)
 }
 
-// compare tells what has to be done to make f true on h: create, update, mode, delete or "".
-func compare(ctx context.Context, h Host, f File) (string, error) {
+// Compare tells what has to be done to make f true on h: create, update, mode, delete or "".
+func Compare(ctx context.Context, h Host, f File) (string, error) {
 	infos, err := h.Stat(ctx, f.Path)
 	if err != nil {
 		return "", err
@@ -150,11 +171,11 @@ func compare(ctx context.Context, h Host, f File) (string, error) {
 		if !info.Mode.IsRegular() || info.Size != f.Content.Size() {
 			return "update", nil
 		}
-		same, err := sameContent(ctx, h, f)
+		d, err := h.Digest(ctx, f.Path)
 		if err != nil {
 			return "", err
 		}
-		if !same {
+		if d != f.Content.Digest() {
 			return "update", nil
 		}
 	}
@@ -174,28 +195,6 @@ func kind(m fs.FileMode) string {
 	return "not a regular file"
 }
 
-func sameContent(ctx context.Context, h Host, f File) (bool, error) {
-	if local, ok := h.(Local); ok {
-		return local.sameContent(f)
-	}
-	b, err := h.ReadFile(ctx, f.Path)
-	if err != nil {
-		return false, err
-	}
-	return Digest(b) == f.Content.Digest(), nil
-}
-
-// sameContent streams: binaries are 100 MB and more.
-func (Local) sameContent(f File) (bool, error) {
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return false, err
-	}
-	defer file.Close()
-	d, err := digestOf(file)
-	return d == f.Content.Digest(), err
-}
-
 func write(f File, action string) error {
 	switch action {
 	case "delete":
@@ -213,30 +212,69 @@ func write(f File, action string) error {
 		return finish(f, f.Path)
 	}
 	if f.Link != "" {
-		return renameio.Symlink(f.Link, f.Path)
+		temporary := Temporary(f.Path)
+		if err := os.RemoveAll(temporary); err != nil {
+			return err
+		}
+		if err := os.Symlink(f.Link, temporary); err != nil {
+			return err
+		}
+		return os.Rename(temporary, f.Path)
 	}
+	return replace(f)
+}
+
+// Temporary is where the content of a file lies until it is whole: beside it, and under a
+// name that is always the same, so that the next run replaces what a killed one has left (a
+// library would give it a random name). It starts with a dot: the kubelet and containerd
+// skip such names.
+func Temporary(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".kubewright")
+}
+
+// replace gives the file its name when it is whole and on the disk.
+func replace(f File) (err error) {
 	src, err := f.Content.Open()
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	// The temporary file starts with a dot: the kubelet and containerd skip such names.
-	pending, err := renameio.NewPendingFile(f.Path, renameio.WithTempDir(filepath.Dir(f.Path)), renameio.WithPermissions(f.Perm()), renameio.IgnoreUmask())
+	temporary := Temporary(f.Path)
+	if err := os.RemoveAll(temporary); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer pending.Cleanup()
-	n, err := io.Copy(pending, src)
+	defer func() {
+		if err != nil {
+			to.Close()
+			os.Remove(temporary)
+		}
+	}()
+	n, err := io.Copy(to, src)
 	if err != nil {
-		return err
+		return roomy(err, f)
 	}
 	if n != f.Content.Size() {
 		return fmt.Errorf("%d bytes instead of %d: the source was cut short", n, f.Content.Size())
 	}
-	if err := finish(f, pending.Name()); err != nil {
+	if err := finish(f, temporary); err != nil {
 		return err
 	}
-	return pending.CloseAtomicallyReplace()
+	if err := errors.Join(to.Sync(), to.Close()); err != nil {
+		return roomy(err, f)
+	}
+	return os.Rename(temporary, f.Path)
+}
+
+// roomy says what a full disk would need.
+func roomy(err error, f File) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: the file has %d bytes: make room and run the same command again, which goes on from here", err, f.Content.Size())
+	}
+	return err
 }
 
 func finish(f File, path string) error {

@@ -34,7 +34,7 @@ func (r *Recorder) Run(ctx context.Context, c Command) (Output, error) {
 func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, error) {
 	var changes []Change
 	for _, f := range files {
-		action, err := compare(ctx, r.Host, f)
+		action, err := Compare(ctx, r.Host, f)
 		if err != nil {
 			return changes, fmt.Errorf("write %s: %w", f.Path, err)
 		}
@@ -45,6 +45,14 @@ func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, err
 		r.add(Step{File: &f, Action: action})
 	}
 	return changes, nil
+}
+
+// Append does nothing: what is only listed has no journal.
+func (r *Recorder) Append(context.Context, string, []byte) error { return nil }
+
+// Lock locks nothing: who only looks is in nobody's way.
+func (r *Recorder) Lock(ctx context.Context, _ string) (context.Context, func(), error) {
+	return ctx, func() {}, nil
 }
 
 // Steps are those so far, in order.

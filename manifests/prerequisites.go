@@ -57,6 +57,27 @@ func Sysctls(ipv6 bool) []Sysctl {
 	return settings
 }
 
+// NodeSysctls are the settings that programs of a node change by themselves, and to what; an
+// empty value stands for one that depends on the machine.
+func NodeSysctls() []Sysctl {
+	return []Sysctl{
+		{Name: "vm.overcommit_memory", Value: "1", Why: "kubelet"},
+		{Name: "vm.panic_on_oom", Value: "0", Why: "kubelet"},
+		{Name: "kernel.panic", Value: "10", Why: "kubelet"},
+		{Name: "kernel.panic_on_oops", Value: "1", Why: "kubelet"},
+		{Name: "kernel.keys.root_maxkeys", Value: "1000000", Why: "kubelet"},
+		{Name: "kernel.keys.root_maxbytes", Value: "25000000", Why: "kubelet"},
+		{Name: "net.ipv4.ip_forward", Value: "1", Why: "CNI plugins"},
+		{Name: "net.ipv6.conf.all.forwarding", Value: "1", Why: "CNI plugins"},
+		{Name: "net.ipv4.conf.all.route_localnet", Value: "1", Why: "kube-proxy"},
+		{Name: "net.ipv4.conf.all.arp_ignore", Value: "1", Why: "kube-proxy"},
+		{Name: "net.ipv4.conf.all.arp_announce", Value: "2", Why: "kube-proxy"},
+		{Name: "net.netfilter.nf_conntrack_max", Why: "kube-proxy"},
+		{Name: "net.netfilter.nf_conntrack_tcp_timeout_established", Value: "86400", Why: "kube-proxy"},
+		{Name: "net.netfilter.nf_conntrack_tcp_timeout_close_wait", Value: "3600", Why: "kube-proxy"},
+	}
+}
+
 // Prerequisites keep [Modules] and [Sysctls] over a reboot.
 func Prerequisites(ipv6 bool) []host.File {
 	var modules, settings strings.Builder

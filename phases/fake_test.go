@@ -274,6 +274,26 @@ func (h *fakeHost) apply(steps []host.Step) error {
 	return nil
 }
 
+func (h *fakeHost) Digest(ctx context.Context, path string) (string, error) {
+	b, err := h.ReadFile(ctx, path)
+	return host.Digest(b), err
+}
+
+func (h *fakeHost) Append(_ context.Context, path string, b []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var have []byte
+	if f, ok := h.files[path]; ok {
+		have, _ = bytesOf(f.Content)
+	}
+	h.files[path] = host.File{Mode: 0o600, Content: host.Bytes(append(have, b...))}
+	return nil
+}
+
+func (h *fakeHost) Lock(ctx context.Context, _ string) (context.Context, func(), error) {
+	return ctx, func() {}, nil
+}
+
 func (h *fakeHost) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	h.mu.Lock()
 	d := h.dial[network+" "+addr]

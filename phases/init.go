@@ -29,7 +29,7 @@ import (
 // first answer on: what it cannot take yet is sent again.
 func Init() []Phase {
 	return append(prepare(),
-		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"preflight"}, Run: certs},
+		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"ledger"}, Run: certs},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: kubeconfig},
 		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "runtime", "kubeconfig"}, Run: kubeletStart},
 		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: staticPods(manifests.Etcd)},

@@ -48,6 +48,7 @@ type Target struct {
 	API     API
 	Secrets *pki.Secrets
 	Bundle  *bundle.Bundle // nil: what is on the host has to do
+	Journal *Journal       // nil: nothing is written down, as nothing is really done
 	Patches manifests.Patches
 	Token   addons.Token  // that joining nodes use
 	TTL     time.Duration // of the token; 0: it never expires
@@ -118,6 +119,9 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 			defer close(finished[p.Name])
 			own := *t
 			own.phase, own.changes = p.Name, new(atomic.Int64)
+			if t.Journal != nil {
+				own.Host = journaled{t.Host, t.Journal, p.Name}
+			}
 			blocked := false
 			for _, name := range p.After {
 				<-finished[name]
@@ -164,7 +168,10 @@ func (t *Target) run(ctx context.Context, p Phase) error {
 	t.report(Event{State: Started, Message: p.Short})
 	err := p.Run(ctx, t)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = fmt.Errorf("interrupted: run the same command again to finish")
+		err = errors.New("interrupted: run the same command again to finish")
+		if cause := context.Cause(ctx); cause != context.Canceled {
+			err = fmt.Errorf("interrupted: %w: run the same command again to finish", cause)
+		}
 	}
 	e := Event{State: Unchanged, Seconds: time.Since(begin).Seconds()}
 	if t.changes.Load() > 0 {

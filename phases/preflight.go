@@ -72,11 +72,18 @@ func (t *Target) judge(findings []Finding) error {
 	return nil
 }
 
+// verifyBundle reads what this host will take from the bundle, and no more.
 func (t *Target) verifyBundle(ctx context.Context) error {
 	if t.Bundle == nil {
 		return nil
 	}
-	wanted := append(t.wantedFiles(), t.wantedImages()...)
+	wanted, _, err := t.installs(ctx)
+	if err != nil {
+		return err
+	}
+	if wanted = append(wanted, t.imports(ctx)...); len(wanted) == 0 {
+		return nil
+	}
 	return t.Bundle.Verify(ctx, wanted, t.moving("verify the bundle"))
 }
 

@@ -21,8 +21,9 @@ import (
 func prepare() []Phase {
 	return []Phase{
 		{Name: "preflight", Short: "look for everything that would stand in the way", Run: preflight},
-		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"preflight"}, Run: kernel},
-		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"preflight"}, Run: install},
+		{Name: "ledger", Short: "note what is here, for reset to bring back", After: []string{"preflight"}, Run: ledger},
+		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"ledger"}, Run: kernel},
+		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"ledger"}, Run: install},
 		{Name: "runtime", Short: "configure and start containerd", After: []string{"install"}, Run: startRuntime},
 		{Name: "images", Short: "import the images that this host will run", After: []string{"runtime"}, Run: images},
 	}
@@ -47,12 +48,15 @@ func kernel(ctx context.Context, t *Target) error {
 		}
 	}
 	for _, s := range manifests.Sysctls(ipv6) {
-		have, err := t.Host.ReadFile(ctx, "/proc/sys/"+strings.ReplaceAll(s.Name, ".", "/"))
+		have, err := t.sysctl(ctx, s.Name)
 		if err != nil {
 			return fmt.Errorf("sysctl %s, for %s: %w", s.Name, s.Why, err)
 		}
-		if s.Holds(string(have)) {
+		if s.Holds(have) {
 			continue
+		}
+		if err := t.note(ctx, Step{Kind: aSysctl, Name: s.Name, Before: have, After: s.Value}); err != nil {
+			return err
 		}
 		if err := t.do(ctx, "sysctl", "-q", "-w", s.Name+"="+s.Value); err != nil {
 			return err
@@ -95,6 +99,34 @@ func (t *Target) wantedFiles() []bundle.Artifact {
 	return wanted
 }
 
+// installs are the files that a host needs and has not.
+func (t *Target) installs(ctx context.Context) (artifacts []bundle.Artifact, files []host.File, err error) {
+	for _, a := range t.wantedFiles() {
+		f := host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))}
+		same, err := t.same(ctx, f)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !same {
+			artifacts, files = append(artifacts, a), append(files, f)
+		}
+	}
+	return artifacts, files, nil
+}
+
+// same tells whether a file is as wanted.
+func (t *Target) same(ctx context.Context, f host.File) (bool, error) {
+	infos, err := t.Host.Stat(ctx, f.Path)
+	if err != nil {
+		return false, err
+	}
+	if info, ok := infos[f.Path]; ok && t.Journal != nil && t.Journal.wrote(f, info) {
+		return true, nil
+	}
+	action, err := host.Compare(ctx, t.Host, f)
+	return action == "", err
+}
+
 // destination of an artifact on this host; empty where the host does not need it.
 func (t *Target) destination(artifact string) string {
 	if plugin, ok := strings.CutPrefix(artifact, "cni/"); ok {
@@ -124,12 +156,12 @@ var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: 
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.
 func install(ctx context.Context, t *Target) error {
-	var files []host.File
-	for _, a := range t.wantedFiles() {
-		files = append(files, host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))})
-	}
-	if len(files) == 0 && t.Facts.Commands["kubelet"] == "" {
+	if len(t.wantedFiles()) == 0 && t.Facts.Commands["kubelet"] == "" {
 		return errNoKubelet
+	}
+	_, files, err := t.installs(ctx)
+	if err != nil {
+		return err
 	}
 	if _, err := t.write(ctx, files...); err != nil {
 		return err
@@ -199,6 +231,9 @@ func (t *Target) enableUnit(ctx context.Context, unit string) error {
 	if _, err := t.Host.Run(ctx, host.Query("systemctl", "is-enabled", "--quiet", unit)); err == nil {
 		return nil
 	}
+	if err := t.noteUnit(ctx, unit); err != nil {
+		return err
+	}
 	return t.do(ctx, "systemctl", "enable", "--quiet", unit)
 }
 
@@ -208,6 +243,11 @@ func (t *Target) startUnit(ctx context.Context, unit string, changed bool) error
 		return err
 	}
 	_, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", unit))
+	if err != nil || changed {
+		if err := t.noteUnit(ctx, unit); err != nil {
+			return err
+		}
+	}
 	switch {
 	case err != nil:
 		err = t.do(ctx, "systemctl", "start", unit)
@@ -245,19 +285,39 @@ func (t *Target) wantedImages() []bundle.Artifact {
 	return wanted
 }
 
+// imports are the images that this host will run and has not. A runtime that does not
+// answer has none.
+func (t *Target) imports(ctx context.Context) []bundle.Artifact {
+	wanted := t.wantedImages()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if absent, err := bundle.Present(ctx, t.dialRuntime, wanted); err == nil {
+		return absent
+	}
+	return wanted
+}
+
+func (t *Target) dialRuntime(ctx context.Context) (net.Conn, error) {
+	return t.Host.Dial(ctx, "unix", t.socket())
+}
+
 // images imports what is not there with the right digest. Without a bundle the runtime
 // pulls what it lacks, when it starts the pod.
 func images(ctx context.Context, t *Target) error {
 	if t.Bundle == nil {
 		return nil
 	}
-	dial := func(ctx context.Context) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }
-	wanted := t.wantedImages()
+	wanted := t.imports(ctx)
 	moving := map[string]func(done, total int64){}
+	var steps []Step
 	for _, a := range wanted {
 		moving[a.Name] = t.moving(a.Name)
+		steps = append(steps, Step{Kind: anImage, Name: a.Name, After: a.Digest})
 	}
-	outcomes, err := t.Bundle.Import(ctx, dial, wanted, bundle.ImportOptions{
+	if err := t.note(ctx, steps...); err != nil {
+		return err
+	}
+	outcomes, err := t.Bundle.Import(ctx, t.dialRuntime, wanted, bundle.ImportOptions{
 		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
 		Progress: func(image string, done, total int64) {
 			moving[image](done, total)

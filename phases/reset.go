@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
@@ -16,19 +17,21 @@ import (
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
-	"github.com/kubewright/kubewright/pki"
 )
 
-// Reset takes a host out of its cluster: processes, state and configuration of
-// Kubernetes go, in the order in which nothing brings them back. Binaries, images and
-// the container runtime stay.
+// Reset takes a host out of its cluster and brings it back to what it was before, in the
+// order in which nothing that was removed comes back. What it was, the journal knows;
+// without one (on a node that kubeadm made) folders, binaries, images and the container
+// runtime stay.
 func Reset() []Phase {
 	return []Phase{
 		{Name: "kubelet-stop", Short: "stop the kubelet", Run: stopKubelet},
-		{Name: "remove-pods", Short: "remove all pods with their containers", After: []string{"kubelet-stop"}, Run: removePods},
+		{Name: "remove-pods", Short: "remove all pods with their containers and cgroups", After: []string{"kubelet-stop"}, Run: removePods},
 		{Name: "unmount", Short: "unmount the pods' volumes", After: []string{"remove-pods"}, Run: unmount},
-		{Name: "remove-files", Short: "remove configuration, certificates and data", After: []string{"unmount"}, Run: removeFiles},
-		{Name: "clean-network", Short: "remove the links, rules and state of the pod network and of kube-proxy", After: []string{"remove-pods"}, Run: cleanNetwork},
+		{Name: "clean-network", Short: "remove the links, rules and tables of the pod network and of kube-proxy", After: []string{"remove-pods"}, Run: cleanNetwork},
+		{Name: "runtime-stop", Short: "stop a container runtime that init or join installed, or remove the images that they imported", After: []string{"unmount", "clean-network"}, Run: stopRuntime},
+		{Name: "remove-files", Short: "remove configuration, certificates and data", After: []string{"runtime-stop"}, Run: removeFiles},
+		{Name: "restore", Short: "bring back files, units and sysctls as they were before", After: []string{"remove-files"}, Run: restore},
 	}
 }
 
@@ -37,14 +40,12 @@ func stopKubelet(ctx context.Context, t *Target) error {
 		return nil
 	}
 	// Not is-active: a kubelet that crashes and is restarted is not active, and would come back.
-	out, err := t.Host.Run(ctx, host.Query("systemctl", "show", "--property", "ActiveState,UnitFileState", "kubelet"))
-	if err != nil {
+	state, err := t.unitState(ctx, "kubelet")
+	if err != nil || state == "disabled inactive" || state == " inactive" {
 		return err
 	}
-	state := string(out.Stdout)
-	atRest := strings.Contains(state, "ActiveState=inactive") || strings.Contains(state, "ActiveState=failed")
-	if atRest && !strings.Contains(state, "UnitFileState=enabled") {
-		return nil
+	if err := t.noteUnit(ctx, "kubelet"); err != nil {
+		return err
 	}
 	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
 }
@@ -60,17 +61,40 @@ func removePods(ctx context.Context, t *Target) error {
 		t.notice("no pods were removed, as there is no container runtime at %s", t.socket())
 		return nil
 	}
-	ids := strings.Fields(string(out.Stdout))
-	if len(ids) == 0 {
-		return nil
+	if ids := strings.Fields(string(out.Stdout)); len(ids) > 0 {
+		if err := t.do(ctx, append(append(crictl, "rmp", "--force"), ids...)...); err != nil {
+			return fmt.Errorf("remove pods: %w: run reset again", err)
+		}
 	}
-	if err := t.do(ctx, append(append(crictl, "rmp", "--force"), ids...)...); err != nil {
-		return fmt.Errorf("remove pods: %w: run reset again", err)
-	}
-	return nil
+	return t.removeCgroups(ctx)
 }
 
-// unmount takes the deepest mounts first.
+// removeCgroups removes those that the kubelet has made for pods, below every controller.
+func (t *Target) removeCgroups(ctx context.Context) error {
+	find := []string{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-type", "d", "(", "-name", "kubepods", "-o", "-name", "kubepods.slice", ")"}
+	out, err := t.Host.Run(ctx, host.Query(find...))
+	if err != nil {
+		return nil // no cgroups where find looks
+	}
+	groups := strings.Fields(string(out.Stdout))
+	if len(groups) == 0 {
+		return nil
+	}
+	if t.Facts.Systemd { // its slices are its own
+		if err := t.do(ctx, "systemctl", "stop", "kubepods.slice"); err != nil {
+			return err
+		}
+		if out, err = t.Host.Run(ctx, host.Query(find...)); err != nil {
+			return err
+		}
+		if groups = strings.Fields(string(out.Stdout)); len(groups) == 0 {
+			return nil
+		}
+	}
+	return t.do(ctx, append(append([]string{"find"}, groups...), "-depth", "-type", "d", "-delete")...)
+}
+
+// unmount takes the newest mounts first.
 func unmount(ctx context.Context, t *Target) error {
 	mounts, err := t.kubeletMounts(ctx)
 	if err != nil {
@@ -86,7 +110,7 @@ func unmount(ctx context.Context, t *Target) error {
 }
 
 // kubeletMounts are the mount points in the kubelet's folder, wherever that really is: the
-// kernel names them by their resolved paths.
+// kernel names them by their resolved paths. And the network namespaces of pods.
 func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
 	out, err := t.Host.Run(ctx, host.Query("readlink", "-m", manifests.KubeletDir))
 	if err != nil {
@@ -96,14 +120,14 @@ func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), nil
+	return append(mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), mountsBelow(string(b), "/run/netns/cni-")...), nil
 }
 
-// mountsBelow lists mount points under a folder, the newest first.
-func mountsBelow(mounts, dir string) (points []string) {
+// mountsBelow lists mount points that begin so, the newest first.
+func mountsBelow(mounts, prefix string) (points []string) {
 	for line := range strings.Lines(mounts) {
 		f := strings.Fields(line)
-		if len(f) > 1 && strings.HasPrefix(f[1], dir) {
+		if len(f) > 1 && strings.HasPrefix(f[1], prefix) {
 			// The kernel writes blanks as octal escapes.
 			point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(f[1])
 			points = append([]string{point}, points...)
@@ -112,12 +136,49 @@ func mountsBelow(mounts, dir string) (points []string) {
 	return points
 }
 
-// resetPaths: dirs lose what is in them and stay, files go.
-func (t *Target) resetPaths(etcd string) (dirs, files []string) {
-	// The manifest of etcd goes last: it alone knows where the data are.
-	dirs = []string{pki.Dir, manifests.KubeletDir, etcd, "/var/lib/cni", "/run/flannel", manifests.ManifestDir}
-	files = []string{pki.AdminConf, pki.SuperAdminConf, pki.KubeletConf, pki.BootstrapKubeletConf, pki.ControllerManagerConf, pki.SchedulerConf, "/etc/cni/net.d/10-flannel.conflist"}
-	return dirs, files
+// stopRuntime stops containerd where its unit is ours; the host's own loses our images.
+func stopRuntime(ctx context.Context, t *Target) error {
+	if t.ourRuntime() {
+		state, err := t.unitState(ctx, "containerd")
+		if err != nil || state == "disabled inactive" || state == " inactive" {
+			return err
+		}
+		return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "containerd")
+	}
+	if t.Journal == nil {
+		return nil
+	}
+	var all *multierror.Error
+	for _, s := range t.Journal.things(anImage) {
+		image := []string{"crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket}
+		if _, err := t.Host.Run(ctx, host.Query(append(image, "inspecti", "--quiet", s.Name)...)); err != nil {
+			continue
+		}
+		if err := t.do(ctx, append(image, "rmi", s.Name)...); err != nil {
+			all = multierror.Append(all, err)
+		}
+	}
+	return config.Errors(all)
+}
+
+// ourRuntime tells whether containerd was not there before us.
+func (t *Target) ourRuntime() bool {
+	if t.Journal == nil {
+		return false
+	}
+	for _, s := range t.Journal.things(aFile) {
+		if s.Name == manifests.ContainerdUnit().Path {
+			return s.Before == ""
+		}
+	}
+	return false
+}
+
+func (t *Target) found() *Found {
+	if t.Journal == nil {
+		return nil
+	}
+	return t.Journal.found
 }
 
 func removeFiles(ctx context.Context, t *Target) error {
@@ -132,30 +193,48 @@ func removeFiles(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	dirs, files := t.resetPaths(etcd)
-	for _, dir := range dirs {
-		names, err := t.Host.List(ctx, dir)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0 {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		paths := make([]string, len(names))
-		for i, n := range names {
-			paths[i] = path.Join(dir, n)
-		}
-		// One file system: a disk that is mounted there keeps its content.
-		if err := t.do(ctx, append([]string{"rm", "-rf", "--one-file-system", "--"}, paths...)...); err != nil {
+	found := t.found()
+	for _, dir := range ownDirs(etcd, t.ourRuntime()) {
+		if err := t.empty(ctx, dir, found); err != nil {
 			return err
 		}
 	}
 	var absent []host.File
-	for _, f := range files {
+	for _, f := range ownFiles {
+		if found.hadPath(f) {
+			continue // ours only by what was written to it, which restore knows
+		}
 		absent = append(absent, host.File{Path: f, Absent: true})
 	}
 	_, err = t.write(ctx, absent...)
 	return err
+}
+
+// empty removes what was not in a folder before, and the folder if it was not there.
+func (t *Target) empty(ctx context.Context, dir string, found *Found) error {
+	names, err := t.below(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	paths := []string{dir}
+	if found == nil || found.Node || found.hadPath(dir) {
+		var known []string
+		if found != nil && !found.Node {
+			known = found.Paths[dir]
+		}
+		paths = nil
+		for _, n := range unknownTo(known, names) {
+			paths = append(paths, path.Join(dir, n))
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	// One file system: a disk that is mounted there keeps its content.
+	return t.do(ctx, append([]string{"rm", "-rf", "--one-file-system", "--"}, paths...)...)
 }
 
 // etcdData is where etcd of this host keeps its data, by its manifest.
@@ -186,12 +265,13 @@ var links = []string{"cni0", "flannel.1"}
 var marks = []string{"KUBE-", "CNI-", "FLANNEL-", "flanneld"}
 
 func cleanNetwork(ctx context.Context, t *Target) error {
+	found := t.found()
 	for _, link := range links {
 		infos, err := t.Host.Stat(ctx, "/sys/class/net/"+link)
 		if err != nil {
 			return err
 		}
-		if len(infos) > 0 {
+		if len(infos) > 0 && !(found != nil && !found.Node && slices.Contains(found.Links, link)) {
 			if err := t.do(ctx, "ip", "link", "delete", link); err != nil {
 				return err
 			}
@@ -214,17 +294,7 @@ func cleanNetwork(ctx context.Context, t *Target) error {
 			return err
 		}
 	}
-	if t.Facts.Commands["nft"] == "" {
-		return nil
-	}
-	for _, family := range []string{"ip", "ip6"} {
-		if _, err := t.Host.Run(ctx, host.Query("nft", "list", "table", family, "kube-proxy")); err == nil {
-			if err := t.do(ctx, "nft", "delete", "table", family, "kube-proxy"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return t.removeTables(ctx, found)
 }
 
 // withoutOurs drops our chains and rules from the output of iptables-save.
@@ -240,4 +310,48 @@ func withoutOurs(save []byte) []byte {
 		}
 	}
 	return rest
+}
+
+// ownTables are those of kube-proxy in its nftables mode.
+var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
+
+// removeTables removes the tables of nftables that are ours, and those that were not there
+// before and that iptables has made, where nobody has a rule in them.
+func (t *Target) removeTables(ctx context.Context, found *Found) error {
+	tables, err := t.nftTables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		remove := slices.Contains(ownTables, table)
+		if !remove && found != nil && !slices.Contains(found.Tables, table) {
+			out, err := t.Host.Run(ctx, host.Query(append([]string{"nft", "list", "table"}, strings.Fields(table)...)...))
+			if err != nil {
+				return err
+			}
+			if remove = onlyChains(string(out.Stdout)); !remove {
+				t.notice("kept: the table %s of nftables, which was not there before, as it holds rules of others: see `nft list table %s`", table, table)
+			}
+		}
+		if remove {
+			if err := t.do(ctx, append([]string{"nft", "delete", "table"}, strings.Fields(table)...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// onlyChains tells whether a table, as nft lists it, has no rule and drops nothing.
+func onlyChains(table string) bool {
+	for line := range strings.Lines(table) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "", line == "}", strings.HasPrefix(line, "#"), strings.HasPrefix(line, "table "), strings.HasPrefix(line, "chain "):
+		case strings.HasPrefix(line, "type ") && strings.HasSuffix(line, "policy accept;"):
+		default:
+			return false
+		}
+	}
+	return true
 }

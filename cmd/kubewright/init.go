@@ -70,23 +70,35 @@ func (o *hostOptions) readToken() (addons.Token, error) {
 	return addons.ParseToken(s)
 }
 
-// target is what phases act on, but for the cluster: this host, its facts and its bundle.
-func (o *hostOptions) target(ctx context.Context) (*phases.Target, error) {
-	if os.Geteuid() != 0 { // first: the rest would only say which file is not for everybody
-		return nil, errNotRoot
+// run locks this host for a command, and calls f with what phases act on, but for the
+// cluster: this host, its journal, its facts and the bundle. The lock comes first: of what
+// is read after it, nothing changes but by us.
+func (o *hostOptions) run(ctx context.Context, command string, f func(context.Context, *phases.Target) error) error {
+	if os.Geteuid() != 0 { // the rest would only say which file is not for everybody
+		return errNotRoot
 	}
-	t := &phases.Target{Host: providers.Local().Host}
+	local := providers.Local().Host
+	ctx, release, err := local.Lock(ctx, command)
+	if err != nil {
+		return err
+	}
+	defer release()
+	t := &phases.Target{Host: local}
 	for _, name := range o.ignore {
 		t.Ignore = append(t.Ignore, strings.ToLower(name))
 	}
-	var err error
+	if t.Journal, err = phases.OpenJournal(ctx, local); err != nil {
+		return err
+	}
 	if o.bundle != "" {
 		if t.Bundle, err = bundle.Open(o.bundle); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	t.Facts, err = phases.Facts(ctx, t.Host)
-	return t, err
+	if t.Facts, err = phases.Facts(ctx, t.Host); err != nil {
+		return err
+	}
+	return f(ctx, t)
 }
 
 // complete fills what flags and the bundle say into the document, and validates it.
@@ -227,10 +239,28 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 	if err := phases.CheckSkip(list, o.skip); err != nil {
 		return err
 	}
+	c, err := o.cluster()
+	if err != nil {
+		return err
+	}
+	token, err := o.readToken()
+	if err != nil {
+		return err
+	}
+	if o.ttl < 0 {
+		return fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+	}
+	return o.hostOptions.run(ctx, "init", func(ctx context.Context, t *phases.Target) error {
+		t.Token, t.TTL = token, o.ttl
+		return o.on(ctx, t, c, list)
+	})
+}
+
+// on runs phases on a host.
+func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluster, list []phases.Phase) error {
 	view := newView(o.out())
 	defer view.close()
-	t, err := o.prepare(ctx)
-	if err != nil {
+	if err := o.prepare(ctx, t, c); err != nil {
 		return err
 	}
 	t.Report = view.event
@@ -261,28 +291,12 @@ is installed yet. The token is a secret:
 `
 
 // prepare reads everything that phases need, and changes nothing.
-func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
-	c, err := o.cluster()
-	if err != nil {
-		return nil, err
-	}
-	token, err := o.readToken()
-	if err != nil {
-		return nil, err
-	}
-	if token == (addons.Token{}) {
-		token = addons.NewToken()
-	}
-	t, err := o.target(ctx)
-	if err != nil {
-		return nil, err
+func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.Cluster) (err error) {
+	if t.Token == (addons.Token{}) {
+		t.Token = addons.NewToken()
 	}
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
-		return nil, err
-	}
-	t.Token = token
-	if t.TTL = o.ttl; t.TTL < 0 {
-		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+		return err
 	}
 	existing := map[string][]byte{}
 	for _, path := range pki.Paths(t.Node) {
@@ -291,23 +305,23 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		existing[path] = b
 	}
 	if t.Secrets, err = pki.New(t.Cluster, t.Node, existing, time.Now()); err != nil {
-		return nil, err
+		return err
 	}
 	kubeconfig, err := t.Secrets.ClientConfig()
 	if err != nil && t.Secrets.ExternalCA() {
 		t.API = phases.NoAPI{Err: err} // nobody gets that far: certs ends with the requests to have signed
-		return t, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.API, err = phases.NewClient(t.Host, kubeconfig)
-	return t, err
+	return err
 }
 
 var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")

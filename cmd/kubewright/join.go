@@ -75,12 +75,15 @@ func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Ph
 		return fmt.Errorf("the API server's address: %w", err)
 	}
 	endpoint = net.JoinHostPort(name, strconv.Itoa(int(port)))
+	return o.hostOptions.run(ctx, "join", func(ctx context.Context, t *phases.Target) error {
+		return o.on(ctx, t, endpoint, token, list)
+	})
+}
+
+// on runs phases on a host.
+func (o *joinOptions) on(ctx context.Context, t *phases.Target, endpoint string, token addons.Token, list []phases.Phase) error {
 	view := newView(o.out())
 	defer view.close()
-	t, err := o.target(ctx)
-	if err != nil {
-		return err
-	}
 	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 		return err
 	}

@@ -66,15 +66,13 @@ func confirm(what string) error {
 }
 
 func (o *hostOptions) reset(ctx context.Context) error {
-	view := newView(o.out())
-	defer view.close()
-	t, err := o.target(ctx)
-	if err != nil {
-		return err
-	}
-	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
-		return err
-	}
-	t.Report = view.event
-	return phases.Run(ctx, phases.Reset(), t, o.skip)
+	return o.run(ctx, "reset", func(ctx context.Context, t *phases.Target) error {
+		view := newView(o.out())
+		defer view.close()
+		if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
+			return err
+		}
+		t.Report = view.event
+		return phases.Run(ctx, phases.Reset(), t, o.skip)
+	})
 }

@@ -1,0 +1,152 @@
+package phases
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// Found is what a host was like before its first change, as far as what runs on a node may
+// change it without asking us.
+type Found struct {
+	// Node: it was a node already (kubeadm's, say), so that nothing of Kubernetes there is
+	// worth keeping.
+	Node    bool                `json:"node,omitempty"`
+	Paths   map[string][]string `json:"paths,omitempty"`   // of ownDirs and sharedDirs that were there: all below them
+	Files   []string            `json:"files,omitempty"`   // of ownFiles that were there
+	Sysctls map[string]string   `json:"sysctls,omitempty"` // of manifests.NodeSysctls
+	Links   []string            `json:"links,omitempty"`   // network interfaces
+	Tables  []string            `json:"tables,omitempty"`  // of nftables: "ip nat"
+}
+
+// ownDirs belong to Kubernetes and its programs: what appears in them is theirs. The
+// container runtime's only where it came from us.
+func ownDirs(etcd string, containerd bool) []string {
+	// The manifest of etcd goes last: it alone knows where the data are.
+	dirs := []string{pki.Dir, manifests.KubeletDir, etcd, "/var/lib/cni", "/run/flannel", "/etc/kubernetes/tmp", "/usr/libexec/kubernetes", manifests.ManifestDir}
+	if containerd {
+		dirs = append(dirs, "/var/lib/containerd", "/run/containerd", "/opt/containerd", "/run/nri")
+	}
+	return dirs
+}
+
+// ownFiles are theirs in folders where others have files, too.
+var ownFiles = []string{
+	pki.AdminConf, pki.SuperAdminConf, pki.KubeletConf, pki.BootstrapKubeletConf, pki.ControllerManagerConf, pki.SchedulerConf,
+	"/etc/cni/net.d/10-flannel.conflist", "/opt/cni/bin/flannel", "/run/xtables.lock",
+}
+
+// sharedDirs go when they are empty and were not there before, the deepest first.
+var sharedDirs = []string{"/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cni", "/etc/kubernetes", "/run/netns", "/usr/libexec"}
+
+// ledger notes what is here, once in a host's life as a node.
+func ledger(ctx context.Context, t *Target) error {
+	if t.Journal == nil || t.Journal.found != nil {
+		return nil
+	}
+	f := &Found{Node: t.Facts.Present[pki.KubeletConf] || t.Facts.Present[manifests.Path(manifests.APIServer)], Paths: map[string][]string{}, Sysctls: map[string]string{}}
+	for _, dir := range append(ownDirs(t.Cluster.Spec.Etcd.DataDir, true), sharedDirs...) {
+		names, err := t.below(ctx, dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f.Paths[dir] = names
+	}
+	infos, err := t.Host.Stat(ctx, ownFiles...)
+	if err != nil {
+		return err
+	}
+	for _, p := range ownFiles {
+		if _, ok := infos[p]; ok {
+			f.Files = append(f.Files, p)
+		}
+	}
+	for _, s := range manifests.NodeSysctls() {
+		if v, err := t.sysctl(ctx, s.Name); err == nil {
+			f.Sysctls[s.Name] = v
+		}
+	}
+	if f.Links, err = t.Host.List(ctx, "/sys/class/net"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f.Tables, err = t.nftTables(ctx); err != nil {
+		return err
+	}
+	t.changed(1)
+	return t.note(ctx, Step{Kind: before, Found: f})
+}
+
+// note writes steps into the journal, before they are taken.
+func (t *Target) note(ctx context.Context, steps ...Step) error {
+	return t.Journal.add(ctx, t.phase, steps...)
+}
+
+// below are all paths below a folder, relative to it; of a missing one an fs.ErrNotExist.
+func (t *Target) below(ctx context.Context, dir string) ([]string, error) {
+	infos, err := t.Host.Stat(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := infos[dir]; !ok {
+		return nil, fs.ErrNotExist
+	}
+	out, err := t.Host.Run(ctx, host.Query("find", "-H", dir, "-xdev", "-mindepth", "1", "-printf", `%P\0`))
+	if err != nil {
+		return nil, err
+	}
+	return strings.FieldsFunc(string(out.Stdout), func(r rune) bool { return r == 0 }), nil
+}
+
+func (t *Target) sysctl(ctx context.Context, name string) (string, error) {
+	b, err := t.Host.ReadFile(ctx, "/proc/sys/"+strings.ReplaceAll(name, ".", "/"))
+	return string(bytes.TrimSpace(b)), err
+}
+
+// nftTables are the tables of nftables, "FAMILY NAME"; none where there is no nft.
+func (t *Target) nftTables(ctx context.Context) (tables []string, err error) {
+	if t.Facts.Commands["nft"] == "" {
+		return nil, nil
+	}
+	out, err := t.Host.Run(ctx, host.Query("nft", "list", "tables"))
+	for line := range strings.Lines(string(out.Stdout)) {
+		if table, ok := strings.CutPrefix(strings.TrimSpace(line), "table "); ok {
+			tables = append(tables, table)
+		}
+	}
+	return tables, err
+}
+
+// unknownTo are the topmost of the paths below a folder that were not there before.
+func unknownTo(known, now []string) (news []string) {
+	slices.Sort(now)
+	for _, p := range now {
+		if slices.Contains(known, p) || slices.ContainsFunc(news, func(n string) bool { return strings.HasPrefix(p, n+"/") }) {
+			continue
+		}
+		news = append(news, p)
+	}
+	return news
+}
+
+// hadPath tells whether a path was there before the first change.
+func (f *Found) hadPath(p string) bool {
+	if f == nil || f.Node {
+		return false
+	}
+	if slices.Contains(f.Files, p) {
+		return true
+	}
+	_, ok := f.Paths[p]
+	return ok || slices.Contains(f.Paths[path.Dir(p)], path.Base(p))
+}

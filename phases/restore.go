@@ -1,0 +1,249 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+)
+
+// restore undoes the journal, the newest first. What somebody else has changed since stays
+// as it is, and is named.
+func restore(ctx context.Context, t *Target) error {
+	if t.Journal == nil || t.Journal.Empty() {
+		return nil
+	}
+	for _, line := range t.Journal.bad {
+		t.notice("line %d of %s cannot be read: what it was about, if it was done, is not undone", line, journalPath)
+	}
+	for _, step := range []func(context.Context) error{t.restoreUnits, t.restoreFiles, t.restoreSysctls, t.removeSharedDirs} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	// Its lines have served: the next init begins with what is here then. Last, so that a
+	// reset that is killed is finished by the next.
+	t.changed(1)
+	_, err := t.Host.Run(ctx, host.Cmd("rm", "-rf", "--one-file-system", "--", JournalDir))
+	return err
+}
+
+func (t *Target) restoreUnits(ctx context.Context) error {
+	for _, s := range t.Journal.things(aUnit) {
+		now, err := t.unitState(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		if now == s.Before {
+			continue
+		}
+		file, active, _ := strings.Cut(s.Before, " ")
+		verb := "disable"
+		if file == "enabled" {
+			verb = "enable"
+		}
+		if !strings.HasPrefix(now, " ") { // a unit whose file is gone has nothing to enable
+			if err := t.do(ctx, "systemctl", verb, "--quiet", s.Name); err != nil {
+				return err
+			}
+		}
+		verb = "stop"
+		if active == "active" {
+			verb = "start"
+		}
+		if err := t.do(ctx, "systemctl", verb, s.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Target) restoreFiles(ctx context.Context) error {
+	things := t.Journal.things(aFile)
+	var paths []string
+	for _, s := range things {
+		paths = append(paths, s.Name, host.Temporary(s.Name))
+	}
+	infos, err := t.Host.Stat(ctx, paths...)
+	if err != nil {
+		return err
+	}
+	reload := false
+	for _, s := range things {
+		if _, ok := infos[host.Temporary(s.Name)]; ok { // of a run that was killed
+			if _, err := t.write(ctx, host.File{Path: host.Temporary(s.Name), Absent: true}); err != nil {
+				return err
+			}
+		}
+		info, exists := infos[s.Name]
+		now := ""
+		if exists {
+			if now, err = describePath(ctx, t.Host, s.Name, info); err != nil {
+				return err
+			}
+		}
+		switch {
+		case now == s.Before:
+			continue
+		case now == "":
+			t.notice("kept: %s is gone, and is not brought back", s.Name)
+			continue
+		case strings.HasPrefix(s.After, "dir ") && s.Before == "": // when it is empty: it comes after what is in it
+			if err := t.removeDir(ctx, s.Name); err != nil {
+				return err
+			}
+			continue
+		case now != s.After:
+			t.notice("kept: %s was changed since by somebody else", s.Name)
+			continue
+		}
+		reload = reload || strings.HasPrefix(s.Name, "/etc/systemd/system/")
+		if err := t.restoreFile(ctx, s); err != nil {
+			return err
+		}
+	}
+	if !reload {
+		return nil
+	}
+	if err := t.do(ctx, "systemctl", "daemon-reload"); err != nil {
+		return err
+	}
+	// A unit that has failed is remembered even when it is gone; that none has is no error.
+	t.Host.Run(ctx, host.Cmd("systemctl", "reset-failed", "kubelet.service", "containerd.service"))
+	return nil
+}
+
+func (t *Target) restoreFile(ctx context.Context, s Step) error {
+	kind, rest, _ := strings.Cut(s.Before, " ")
+	f := host.File{Path: s.Name}
+	switch kind {
+	case "":
+		f.Absent = true
+	case "link":
+		f.Link = rest
+	default:
+		mode, err := strconv.ParseUint(strings.Fields(rest)[0], 8, 32)
+		if err != nil {
+			return fmt.Errorf("the journal on %s: %w", s.Name, err)
+		}
+		if kind == "dir" {
+			return t.do(ctx, "chmod", fmt.Sprintf("%04o", mode), s.Name)
+		}
+		// With owner and times, as it was copied; and whole, or not at all.
+		temporary := host.Temporary(s.Name)
+		if err := t.do(ctx, "cp", "--archive", "--", beforePath(s.Before), temporary); err != nil {
+			return err
+		}
+		return t.do(ctx, "mv", "--", temporary, s.Name)
+	}
+	_, err := t.write(ctx, f)
+	return err
+}
+
+func (t *Target) restoreSysctls(ctx context.Context) error {
+	before, made := map[string]string{}, map[string]string{}
+	for _, s := range manifests.NodeSysctls() {
+		if v, ok := t.Journal.foundSysctl(s.Name); ok {
+			before[s.Name], made[s.Name] = v, s.Value
+		}
+	}
+	for _, s := range t.Journal.things(aSysctl) {
+		if _, ok := before[s.Name]; !ok {
+			before[s.Name] = s.Before
+		}
+		made[s.Name] = s.After
+	}
+	names := make([]string, 0, len(before))
+	for name := range before {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		now, err := t.sysctl(ctx, name)
+		switch {
+		case err != nil || now == before[name]:
+		case made[name] != "" && now != made[name]:
+			t.notice("kept: the sysctl %s = %s, which was %s before and was changed since by somebody else", name, now, before[name])
+		default:
+			if err := t.do(ctx, "sysctl", "-q", "-w", name+"="+before[name]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (j *Journal) foundSysctl(name string) (string, bool) {
+	if j.found == nil {
+		return "", false
+	}
+	v, ok := j.found.Sysctls[name]
+	return v, ok
+}
+
+func (t *Target) removeSharedDirs(ctx context.Context) error {
+	found := t.found()
+	if found == nil || found.Node {
+		return nil
+	}
+	for _, dir := range sharedDirs {
+		if found.hadPath(dir) {
+			continue
+		}
+		if err := t.removeDir(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeDir removes an empty folder; of another one it says what is in it.
+func (t *Target) removeDir(ctx context.Context, dir string) error {
+	names, err := t.Host.List(ctx, dir)
+	if err != nil {
+		return nil // it is not there
+	}
+	if len(names) == 0 {
+		return t.do(ctx, "rmdir", "--", dir)
+	}
+	if dir != JournalDir {
+		t.notice("kept: %s, which was not there before, as others have put something into it: %s", dir, strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// unitState is a unit's "enabled active", as the journal has it; the first word is empty
+// where there is no such unit.
+func (t *Target) unitState(ctx context.Context, unit string) (string, error) {
+	out, err := t.Host.Run(ctx, host.Query("systemctl", "show", "--property", "ActiveState,UnitFileState", unit))
+	if err != nil {
+		return "", err
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(out.Stdout)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = value
+	}
+	if values["ActiveState"] != "inactive" && values["ActiveState"] != "failed" {
+		values["ActiveState"] = "active" // or about to be
+	} else {
+		values["ActiveState"] = "inactive"
+	}
+	return values["UnitFileState"] + " " + values["ActiveState"], nil
+}
+
+// noteUnit writes down what a unit was before we touched it.
+func (t *Target) noteUnit(ctx context.Context, unit string) error {
+	if t.Journal == nil || slices.ContainsFunc(t.Journal.things(aUnit), func(s Step) bool { return s.Name == unit }) {
+		return nil
+	}
+	state, err := t.unitState(ctx, unit)
+	if err != nil {
+		return err
+	}
+	return t.note(ctx, Step{Kind: aUnit, Name: unit, Before: state, After: "enabled active"})
+}
