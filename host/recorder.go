@@ -3,22 +3,30 @@ package host
 import (
 	"context"
 	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
 	"sync"
 )
 
 // Recorder is a Host whose reads pass and whose writes are only listed: the door behind
-// which phases become a plan.
+// which phases become a plan. Who reads what was only listed, reads what it would be.
 type Recorder struct {
 	Host
 	mu    sync.Mutex
 	steps []Step
+	made  map[string]File // by path; Absent where it would have been removed
 }
 
 // Step is one thing that would have been done.
 type Step struct {
 	Argv   []string // a command, or
+	Note   string   // something in words, or
 	File   *File    // a file, and
-	Action string   // what would be done to it
+	Action string   // what would be done to it, and
+	Before []byte   // what it holds now; not of large files and secrets
 }
 
 // Run passes commands that read and lists the others, which appear to succeed with no output.
@@ -26,25 +34,141 @@ func (r *Recorder) Run(ctx context.Context, c Command) (Output, error) {
 	if c.Reads {
 		return r.Host.Run(ctx, c)
 	}
-	r.add(Step{Argv: c.Argv})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.steps = append(r.steps, Step{Argv: c.Argv})
+	if name := c.Argv[0]; name == "rm" || name == "rmdir" {
+		for _, p := range c.Argv[slices.Index(c.Argv, "--")+1:] {
+			r.make(File{Path: p, Absent: true})
+		}
+	}
 	return Output{}, nil
 }
+
+// largest file whose content now is kept in a Step
+const shown = 1 << 20
 
 // WriteFiles lists the files that differ.
 func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, error) {
 	var changes []Change
 	for _, f := range files {
-		action, err := Compare(ctx, r.Host, f)
+		action, err := Compare(ctx, r, f)
 		if err != nil {
 			return changes, fmt.Errorf("write %s: %w", f.Path, err)
 		}
 		if action == "" {
 			continue
 		}
+		s := Step{File: &f, Action: action}
+		infos, err := r.Stat(ctx, f.Path)
+		if err != nil {
+			return changes, err
+		}
+		if i, ok := infos[f.Path]; ok && i.Mode.IsRegular() && i.Size <= shown && !f.Secret {
+			if s.Before, err = r.ReadFile(ctx, f.Path); err != nil {
+				return changes, err
+			}
+		}
 		changes = append(changes, Change{Path: f.Path, Action: action})
-		r.add(Step{File: &f, Action: action})
+		r.mu.Lock()
+		r.steps = append(r.steps, s)
+		r.make(f)
+		r.mu.Unlock()
 	}
 	return changes, nil
+}
+
+func (r *Recorder) make(f File) {
+	if r.made == nil {
+		r.made = map[string]File{}
+	}
+	r.made[f.Path] = f
+}
+
+// would tells what a path would be, if anything above or at it would have been changed.
+func (r *Recorder) would(p string) (f File, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f, ok := r.made[p]; ok {
+		return f, true
+	}
+	for dir := path.Dir(p); dir != "/" && dir != "."; dir = path.Dir(dir) {
+		if f, ok := r.made[dir]; ok && f.Absent {
+			return f, true
+		}
+	}
+	return File{}, false
+}
+
+func (r *Recorder) ReadFile(ctx context.Context, p string) ([]byte, error) {
+	f, ok := r.would(p)
+	switch {
+	case !ok:
+		return r.Host.ReadFile(ctx, p)
+	case f.Link != "":
+		return r.ReadFile(ctx, f.Link)
+	case f.Content == nil:
+		return nil, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
+	}
+	src, err := f.Content.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	return io.ReadAll(src)
+}
+
+func (r *Recorder) Digest(ctx context.Context, p string) (string, error) {
+	if f, ok := r.would(p); ok && f.Content != nil {
+		return f.Content.Digest(), nil
+	}
+	return r.Host.Digest(ctx, p)
+}
+
+func (r *Recorder) Stat(ctx context.Context, paths ...string) (map[string]Info, error) {
+	infos, err := r.Host.Stat(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range paths {
+		f, ok := r.would(p)
+		switch {
+		case !ok:
+			continue
+		case f.Absent:
+			delete(infos, p)
+			continue
+		case f.Link != "":
+			infos[p] = Info{Mode: fs.ModeSymlink | 0o777, Link: f.Link}
+		case f.Dir:
+			infos[p] = Info{Mode: fs.ModeDir | f.Perm(), Owner: f.Owner}
+		default:
+			infos[p] = Info{Mode: f.Perm(), Size: f.Content.Size(), Owner: f.Owner}
+		}
+	}
+	return infos, nil
+}
+
+func (r *Recorder) List(ctx context.Context, dir string) ([]string, error) {
+	if f, ok := r.would(dir); ok && f.Absent {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: fs.ErrNotExist}
+	}
+	names, err := r.Host.List(ctx, dir)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p, f := range r.made {
+		rest, below := strings.CutPrefix(p, dir+"/")
+		name, deeper, _ := strings.Cut(rest, "/")
+		switch {
+		case !below:
+		case f.Absent && deeper == "":
+			names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+		case !f.Absent && !slices.Contains(names, name):
+			names, err = append(names, name), nil
+		}
+	}
+	slices.Sort(names)
+	return names, err
 }
 
 // Append does nothing: what is only listed has no journal.
@@ -55,15 +179,16 @@ func (r *Recorder) Lock(ctx context.Context, _ string) (context.Context, func(),
 	return ctx, func() {}, nil
 }
 
+// Note lists what would be done through a door that has no recording form.
+func (r *Recorder) Note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.steps = append(r.steps, Step{Note: fmt.Sprintf(format, args...)})
+}
+
 // Steps are those so far, in order.
 func (r *Recorder) Steps() []Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Step(nil), r.steps...)
-}
-
-func (r *Recorder) add(s Step) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.steps = append(r.steps, s)
 }

@@ -81,8 +81,9 @@ func newFakeHost(t *testing.T) *fakeHost {
 		"uname -m": "x86_64\n", "nproc": "2\n",
 		"ip -j addr": `[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8,"scope":"host"}]},` +
 			`{"ifname":"eth0","addr_info":[{"local":"192.0.2.11","prefixlen":24,"scope":"global"}]}]`,
-		"ip -4 -j route": `[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"},{"dst":"192.0.2.0/24","dev":"eth0","prefsrc":"192.0.2.11"}]`,
-		"ip -6 -j route": `[]`,
+		"ip -4 -j route":   `[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"},{"dst":"192.0.2.0/24","dev":"eth0","prefsrc":"192.0.2.11"}]`,
+		"ip -6 -j route":   `[]`,
+		"nft list ruleset": "",
 		"crictl --runtime-endpoint unix:///run/containerd/containerd.sock --timeout 5s version": "RuntimeName:  containerd\n",
 	}
 	h.dial["unix /run/containerd/containerd.sock"] = accepts
@@ -109,6 +110,17 @@ func (h *fakeHost) Run(_ context.Context, c host.Command) (host.Output, error) {
 		return host.Output{Stdout: []byte(out)}, nil
 	}
 	switch {
+	case c.Argv[0] == "find" && c.Argv[1] == "-H":
+		var below []string
+		for p := range h.files {
+			if rest, ok := strings.CutPrefix(p, c.Argv[2]+"/"); ok {
+				below = append(below, rest)
+			}
+		}
+		slices.Sort(below)
+		return host.Output{Stdout: []byte(strings.Join(below, "\x00"))}, nil
+	case c.Argv[0] == "find":
+		return host.Output{}, nil // no cgroups
 	case c.Argv[0] == "readlink":
 		return host.Output{Stdout: []byte(c.Argv[2] + "\n")}, nil
 	case c.Argv[0] == "systemctl" && c.Argv[1] == "show":
@@ -159,8 +171,8 @@ func (h *fakeHost) run(argv []string) {
 			}
 		}
 		h.files["/proc/mounts"] = text(rest)
-	case "rm":
-		for _, dir := range argv[4:] {
+	case "rm", "rmdir":
+		for _, dir := range argv[slices.Index(argv, "--")+1:] {
 			maps.DeleteFunc(h.files, func(p string, _ host.File) bool { return p == dir || strings.HasPrefix(p, dir+"/") })
 		}
 	}

@@ -24,7 +24,7 @@ type Found struct {
 	Files   []string            `json:"files,omitempty"`   // of ownFiles that were there
 	Sysctls map[string]string   `json:"sysctls,omitempty"` // of manifests.NodeSysctls
 	Links   []string            `json:"links,omitempty"`   // network interfaces
-	Tables  []string            `json:"tables,omitempty"`  // of nftables: "ip nat"
+	Tables  []string            `json:"tables,omitempty"`  // of nftables, and their chains: "ip nat", "ip nat OUTPUT"
 }
 
 // ownDirs belong to Kubernetes and its programs: what appears in them is theirs. The
@@ -80,8 +80,12 @@ func ledger(ctx context.Context, t *Target) error {
 	if f.Links, err = t.Host.List(ctx, "/sys/class/net"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if f.Tables, err = t.nftTables(ctx); err != nil {
+	tables, err := t.nftables(ctx)
+	if err != nil {
 		return err
+	}
+	for _, n := range tables {
+		f.Tables = append(f.Tables, n.name)
 	}
 	t.changed(1)
 	return t.note(ctx, Step{Kind: before, Found: f})
@@ -111,20 +115,6 @@ func (t *Target) below(ctx context.Context, dir string) ([]string, error) {
 func (t *Target) sysctl(ctx context.Context, name string) (string, error) {
 	b, err := t.Host.ReadFile(ctx, "/proc/sys/"+strings.ReplaceAll(name, ".", "/"))
 	return string(bytes.TrimSpace(b)), err
-}
-
-// nftTables are the tables of nftables, "FAMILY NAME"; none where there is no nft.
-func (t *Target) nftTables(ctx context.Context) (tables []string, err error) {
-	if t.Facts.Commands["nft"] == "" {
-		return nil, nil
-	}
-	out, err := t.Host.Run(ctx, host.Query("nft", "list", "tables"))
-	for line := range strings.Lines(string(out.Stdout)) {
-		if table, ok := strings.CutPrefix(strings.TrimSpace(line), "table "); ok {
-			tables = append(tables, table)
-		}
-	}
-	return tables, err
 }
 
 // unknownTo are the topmost of the paths below a folder that were not there before.

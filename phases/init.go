@@ -230,25 +230,6 @@ func uploadConfig(ctx context.Context, t *Target) error {
 	return t.apply(ctx, append(addons.Config(cluster, kubelet, len(t.Cluster.Spec.Kubelet)+len(t.Cluster.Spec.FeatureGates) > 0), own...)...)
 }
 
-// bootstrapToken lets nodes join: what they may do, the token, and cluster-info signed
-// with it by ourselves, long before the controller manager would.
-func bootstrapToken(ctx context.Context, t *Target) error {
-	var expires time.Time
-	if t.TTL > 0 {
-		expires = time.Now().Add(t.TTL)
-	}
-	info, err := addons.ClusterInfo(t.server(), t.Secrets.CACert(), []addons.Token{t.Token})
-	if err != nil {
-		return err
-	}
-	secret := addons.TokenSecret(t.Token, "Made by kubewright init.", expires, addons.TokenUsages(), addons.TokenGroups())
-	// The controller manager removes signatures for which it finds no token.
-	if err := t.apply(ctx, append(addons.RBAC(), secret)...); err != nil {
-		return err
-	}
-	return t.apply(ctx, info...)
-}
-
 // server is the URL at which the cluster's nodes find its API.
 func (t *Target) server() string { return pki.ControlPlaneURL(t.Cluster, t.Node) }
 

@@ -188,7 +188,12 @@ func waitKubelet(ctx context.Context, t *Target) error {
 
 const kubeletHealth = "127.0.0.1:10248"
 
-// JoinCommand is what a worker runs, and what `kubeadm join` understands but for its first word.
-func (t *Target) JoinCommand() string {
-	return JoinCommand(t.server(), t.Token, t.Secrets.CAHashes())
+// JoinCommand is what a worker runs, and what `kubeadm join` understands but for its first
+// word; empty where no token is left.
+func (t *Target) JoinCommand(ctx context.Context) (string, error) {
+	token, err := t.InitToken(ctx)
+	if err != nil || token == (addons.Token{}) {
+		return "", err
+	}
+	return JoinCommand(t.server(), token, t.Secrets.CAHashes()), nil
 }

@@ -1,13 +1,11 @@
 package phases
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
@@ -42,9 +40,6 @@ func stopKubelet(ctx context.Context, t *Target) error {
 	// Not is-active: a kubelet that crashes and is restarted is not active, and would come back.
 	state, err := t.unitState(ctx, "kubelet")
 	if err != nil || state == "disabled inactive" || state == " inactive" {
-		return err
-	}
-	if err := t.noteUnit(ctx, "kubelet"); err != nil {
 		return err
 	}
 	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
@@ -199,15 +194,21 @@ func removeFiles(ctx context.Context, t *Target) error {
 			return err
 		}
 	}
-	var absent []host.File
-	for _, f := range ownFiles {
-		if found.hadPath(f) {
-			continue // ours only by what was written to it, which restore knows
-		}
-		absent = append(absent, host.File{Path: f, Absent: true})
+	infos, err := t.Host.Stat(ctx, ownFiles...)
+	if err != nil {
+		return err
 	}
-	_, err = t.write(ctx, absent...)
-	return err
+	remove := []string{"rm", "-f", "--"}
+	for _, f := range ownFiles {
+		// One that was there is ours only by what was written to it, which restore knows.
+		if _, ok := infos[f]; ok && !found.hadPath(f) {
+			remove = append(remove, f)
+		}
+	}
+	if len(remove) == 3 {
+		return nil
+	}
+	return t.do(ctx, remove...)
 }
 
 // empty removes what was not in a folder before, and the folder if it was not there.
@@ -256,102 +257,4 @@ func (t *Target) etcdData(ctx context.Context) (string, error) {
 		}
 	}
 	return t.Cluster.Spec.Etcd.DataDir, nil
-}
-
-// links of the pod network.
-var links = []string{"cni0", "flannel.1"}
-
-// marks are in every rule of kube-proxy, the kubelet, the CNI plugins and flannel.
-var marks = []string{"KUBE-", "CNI-", "FLANNEL-", "flanneld"}
-
-func cleanNetwork(ctx context.Context, t *Target) error {
-	found := t.found()
-	for _, link := range links {
-		infos, err := t.Host.Stat(ctx, "/sys/class/net/"+link)
-		if err != nil {
-			return err
-		}
-		if len(infos) > 0 && !(found != nil && !found.Node && slices.Contains(found.Links, link)) {
-			if err := t.do(ctx, "ip", "link", "delete", link); err != nil {
-				return err
-			}
-		}
-	}
-	for _, command := range []string{"iptables", "ip6tables"} {
-		if t.Facts.Commands["iptables"] == "" {
-			break
-		}
-		out, err := t.Host.Run(ctx, host.Query(command+"-save"))
-		if err != nil {
-			return err
-		}
-		rest := withoutOurs(out.Stdout)
-		if bytes.Equal(rest, out.Stdout) {
-			continue
-		}
-		t.changed(1)
-		if _, err := t.Host.Run(ctx, host.Command{Argv: []string{command + "-restore"}, Stdin: bytes.NewReader(rest)}); err != nil {
-			return err
-		}
-	}
-	return t.removeTables(ctx, found)
-}
-
-// withoutOurs drops our chains and rules from the output of iptables-save.
-func withoutOurs(save []byte) []byte {
-	var rest []byte
-	for line := range bytes.Lines(save) {
-		ours := false
-		for _, m := range marks {
-			ours = ours || bytes.Contains(line, []byte(m))
-		}
-		if !ours {
-			rest = append(rest, line...)
-		}
-	}
-	return rest
-}
-
-// ownTables are those of kube-proxy in its nftables mode.
-var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
-
-// removeTables removes the tables of nftables that are ours, and those that were not there
-// before and that iptables has made, where nobody has a rule in them.
-func (t *Target) removeTables(ctx context.Context, found *Found) error {
-	tables, err := t.nftTables(ctx)
-	if err != nil {
-		return err
-	}
-	for _, table := range tables {
-		remove := slices.Contains(ownTables, table)
-		if !remove && found != nil && !slices.Contains(found.Tables, table) {
-			out, err := t.Host.Run(ctx, host.Query(append([]string{"nft", "list", "table"}, strings.Fields(table)...)...))
-			if err != nil {
-				return err
-			}
-			if remove = onlyChains(string(out.Stdout)); !remove {
-				t.notice("kept: the table %s of nftables, which was not there before, as it holds rules of others: see `nft list table %s`", table, table)
-			}
-		}
-		if remove {
-			if err := t.do(ctx, append([]string{"nft", "delete", "table"}, strings.Fields(table)...)...); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// onlyChains tells whether a table, as nft lists it, has no rule and drops nothing.
-func onlyChains(table string) bool {
-	for line := range strings.Lines(table) {
-		line = strings.TrimSpace(line)
-		switch {
-		case line == "", line == "}", strings.HasPrefix(line, "#"), strings.HasPrefix(line, "table "), strings.HasPrefix(line, "chain "):
-		case strings.HasPrefix(line, "type ") && strings.HasSuffix(line, "policy accept;"):
-		default:
-			return false
-		}
-	}
-	return true
 }

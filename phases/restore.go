@@ -2,7 +2,10 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,25 +17,28 @@ import (
 // restore undoes the journal, the newest first. What somebody else has changed since stays
 // as it is, and is named.
 func restore(ctx context.Context, t *Target) error {
-	if t.Journal == nil || t.Journal.Empty() {
+	if t.Journal == nil {
 		return nil
+	}
+	infos, err := t.Host.Stat(ctx, JournalDir)
+	if _, ok := infos[JournalDir]; err != nil || !ok {
+		return err
 	}
 	for _, line := range t.Journal.bad {
 		t.notice("line %d of %s cannot be read: what it was about, if it was done, is not undone", line, journalPath)
 	}
-	for _, step := range []func(context.Context) error{t.restoreUnits, t.restoreFiles, t.restoreSysctls, t.removeSharedDirs} {
-		if err := step(ctx); err != nil {
+	kept := map[string]bool{} // folders that others use now
+	for _, step := range []func(context.Context, map[string]bool) error{t.restoreUnits, t.restoreFiles, t.restoreSysctls, t.removeSharedDirs} {
+		if err := step(ctx, kept); err != nil {
 			return err
 		}
 	}
 	// Its lines have served: the next init begins with what is here then. Last, so that a
 	// reset that is killed is finished by the next.
-	t.changed(1)
-	_, err := t.Host.Run(ctx, host.Cmd("rm", "-rf", "--one-file-system", "--", JournalDir))
-	return err
+	return t.do(ctx, "rm", "-rf", "--one-file-system", "--", JournalDir)
 }
 
-func (t *Target) restoreUnits(ctx context.Context) error {
+func (t *Target) restoreUnits(ctx context.Context, _ map[string]bool) error {
 	for _, s := range t.Journal.things(aUnit) {
 		now, err := t.unitState(ctx, s.Name)
 		if err != nil {
@@ -62,7 +68,7 @@ func (t *Target) restoreUnits(ctx context.Context) error {
 	return nil
 }
 
-func (t *Target) restoreFiles(ctx context.Context) error {
+func (t *Target) restoreFiles(ctx context.Context, kept map[string]bool) error {
 	things := t.Journal.things(aFile)
 	var paths []string
 	for _, s := range things {
@@ -75,7 +81,7 @@ func (t *Target) restoreFiles(ctx context.Context) error {
 	reload := false
 	for _, s := range things {
 		if _, ok := infos[host.Temporary(s.Name)]; ok { // of a run that was killed
-			if _, err := t.write(ctx, host.File{Path: host.Temporary(s.Name), Absent: true}); err != nil {
+			if err := t.do(ctx, "rm", "-rf", "--", host.Temporary(s.Name)); err != nil {
 				return err
 			}
 		}
@@ -93,11 +99,12 @@ func (t *Target) restoreFiles(ctx context.Context) error {
 			t.notice("kept: %s is gone, and is not brought back", s.Name)
 			continue
 		case strings.HasPrefix(s.After, "dir ") && s.Before == "": // when it is empty: it comes after what is in it
-			if err := t.removeDir(ctx, s.Name); err != nil {
+			if err := t.removeDir(ctx, s.Name, kept); err != nil {
 				return err
 			}
 			continue
 		case now != s.After:
+			kept[s.Name] = true
 			t.notice("kept: %s was changed since by somebody else", s.Name)
 			continue
 		}
@@ -119,12 +126,11 @@ func (t *Target) restoreFiles(ctx context.Context) error {
 
 func (t *Target) restoreFile(ctx context.Context, s Step) error {
 	kind, rest, _ := strings.Cut(s.Before, " ")
-	f := host.File{Path: s.Name}
 	switch kind {
 	case "":
-		f.Absent = true
+		return t.do(ctx, "rm", "-f", "--", s.Name)
 	case "link":
-		f.Link = rest
+		return t.do(ctx, "ln", "-sfn", "--", rest, s.Name)
 	default:
 		mode, err := strconv.ParseUint(strings.Fields(rest)[0], 8, 32)
 		if err != nil {
@@ -140,11 +146,9 @@ func (t *Target) restoreFile(ctx context.Context, s Step) error {
 		}
 		return t.do(ctx, "mv", "--", temporary, s.Name)
 	}
-	_, err := t.write(ctx, f)
-	return err
 }
 
-func (t *Target) restoreSysctls(ctx context.Context) error {
+func (t *Target) restoreSysctls(ctx context.Context, _ map[string]bool) error {
 	before, made := map[string]string{}, map[string]string{}
 	for _, s := range manifests.NodeSysctls() {
 		if v, ok := t.Journal.foundSysctl(s.Name); ok {
@@ -185,7 +189,7 @@ func (j *Journal) foundSysctl(name string) (string, bool) {
 	return v, ok
 }
 
-func (t *Target) removeSharedDirs(ctx context.Context) error {
+func (t *Target) removeSharedDirs(ctx context.Context, kept map[string]bool) error {
 	found := t.found()
 	if found == nil || found.Node {
 		return nil
@@ -194,24 +198,32 @@ func (t *Target) removeSharedDirs(ctx context.Context) error {
 		if found.hadPath(dir) {
 			continue
 		}
-		if err := t.removeDir(ctx, dir); err != nil {
+		if err := t.removeDir(ctx, dir, kept); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeDir removes an empty folder; of another one it says what is in it.
-func (t *Target) removeDir(ctx context.Context, dir string) error {
+// removeDir removes an empty folder. Of another one it says what is in it, once.
+func (t *Target) removeDir(ctx context.Context, dir string, kept map[string]bool) error {
+	if kept[dir] {
+		return nil
+	}
 	names, err := t.Host.List(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return nil // it is not there
+		return err
 	}
 	if len(names) == 0 {
 		return t.do(ctx, "rmdir", "--", dir)
 	}
-	if dir != JournalDir {
-		t.notice("kept: %s, which was not there before, as others have put something into it: %s", dir, strings.Join(names, ", "))
+	kept[dir] = true
+	news := slices.DeleteFunc(names, func(n string) bool { return kept[path.Join(dir, n)] })
+	if len(news) > 0 && dir != JournalDir {
+		t.notice("kept: %s, which was not there before, as others have put something into it: %s", dir, strings.Join(news, ", "))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -227,7 +228,8 @@ func initTarget(h *fakeHost, c *config.Cluster, b *bundle.Bundle) *Target {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	target.Secrets, target.Bundle, target.API, target.Token, target.TTL = secrets, b, &APIRecorder{}, token(h.t), 24*time.Hour
+	target.Secrets, target.Bundle, target.API, target.TTL = secrets, b, &APIRecorder{}, 24*time.Hour
+	target.InitToken = InitToken(target.API, token(h.t), true)
 	return target
 }
 
@@ -277,7 +279,7 @@ func TestTranscriptOfJoin(t *testing.T) {
 func joinTarget(h *fakeHost, c *config.Cluster, b *bundle.Bundle) *Target {
 	h.t.Helper()
 	target := h.target(c, config.WorkerRole)
-	target.Bundle, target.Token = b, token(h.t)
+	target.Bundle = b
 	return target
 }
 
@@ -302,33 +304,64 @@ func testCA(t *testing.T) []byte {
 	return secrets.CACert()
 }
 
+// Once with a journal, and once without: a node that kubeadm made.
 func TestTranscriptOfReset(t *testing.T) {
-	h, c := newFakeHost(t), cluster()
-	healthy(h)
-	for path, content := range map[string]string{
-		"/usr/bin/nft": "", "/usr/local/bin/kubelet": "", "/sys/class/net/cni0/x": "", "/sys/class/net/flannel.1/x": "",
-		"/proc/mounts": "proc /proc proc rw 0 0\ntmpfs /var/lib/kubelet/pods/1/volumes/a tmpfs rw 0 0\n",
-	} {
-		h.files[path] = text(content)
-	}
-	transcript(h, Init(), initTarget(h, c, testBundle(t, c)))
-	h.files["/var/lib/etcd/member/wal"] = text("")
-	h.files["/etc/cni/net.d/10-flannel.conflist"] = text("")
-	h.answers["crictl --runtime-endpoint unix:///run/containerd/containerd.sock pods --quiet"] = "pod1\npod2\n"
-	h.answers["iptables-save"] = "*nat\n:KUBE-SERVICES - [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n"
-	h.answers["ip6tables-save"] = "*nat\nCOMMIT\n"
-	h.answers["nft list table ip kube-proxy"] = "table ip kube-proxy {}"
-	golden(t, "reset", "kubewright reset, on the control plane of init.golden: what each phase does.\n"+transcript(h, Reset(), h.target(c, config.WorkerRole)))
-	for path, f := range h.files {
-		if f.Dir {
-			continue // stays, empty
-		}
-		if strings.HasPrefix(path, "/etc/kubernetes/") || strings.HasPrefix(path, "/var/lib/etcd/") || strings.HasPrefix(path, "/var/lib/kubelet/") {
-			t.Errorf("%s is left", path)
-		}
-	}
-	if _, ok := h.files["/usr/local/bin/kubelet"]; !ok {
-		t.Error("the kubelet was removed")
+	for name, withJournal := range map[string]bool{"reset": true, "reset-kubeadm": false} {
+		t.Run(name, func(t *testing.T) {
+			h, c := newFakeHost(t), cluster()
+			healthy(h)
+			h.files["/usr/bin/nft"] = text("")
+			h.files["/etc/crictl.yaml"] = text("of somebody else")
+			h.files["/sys/class/net/eth0/x"] = text("")
+			before := maps.Clone(h.files)
+			open := func() *Journal {
+				j, err := OpenJournal(t.Context(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return j
+			}
+			target := initTarget(h, c, testBundle(t, c))
+			if withJournal {
+				target.Journal = open()
+			}
+			transcript(h, Init(), target)
+			for path, content := range map[string]string{
+				"/sys/class/net/cni0/x": "", "/sys/class/net/flannel.1/x": "",
+				"/proc/mounts":                       "proc /proc proc rw 0 0\ntmpfs /var/lib/kubelet/pods/1/volumes/a tmpfs rw 0 0\n",
+				"/var/lib/etcd/member/wal":           "",
+				"/var/lib/containerd/x":              "",
+				"/opt/cni/bin/somebody":              "else's",
+				"/etc/sysctl.d/99-kubewright.conf":   "changed since",
+				"/etc/cni/net.d/10-flannel.conflist": "",
+			} {
+				h.files[path] = text(content)
+			}
+			h.answers["crictl --runtime-endpoint unix:///run/containerd/containerd.sock pods --quiet"] = "pod1\npod2\n"
+			h.answers["iptables-save"] = "# by iptables\n*nat\n:KUBE-SERVICES - [0:0]\n-A INPUT -j ACCEPT\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"
+			h.answers["ip6tables-save"] = "*nat\nCOMMIT\n"
+			h.answers["nft list ruleset"] = "table ip kube-proxy {\n\tset x {\n\t}\n}\ntable ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy accept;\n\t}\n}\n"
+			reset := h.target(c, config.WorkerRole)
+			if withJournal {
+				reset.Journal = open()
+			}
+			golden(t, name, "kubewright reset, on the control plane of init.golden"+map[bool]string{true: "", false: ", without its journal"}[withJournal]+": what each phase does.\n"+transcript(h, Reset(), reset))
+			for path, f := range h.files {
+				if f.Dir && !withJournal {
+					continue // stays, empty
+				}
+				if strings.HasPrefix(path, "/etc/kubernetes/") || strings.HasPrefix(path, "/var/lib/etcd/") || strings.HasPrefix(path, "/var/lib/kubelet/") {
+					t.Errorf("%s is left", path)
+				}
+				if _, ok := before[path]; withJournal && !ok && path != "/opt/cni/bin/somebody" && path != "/etc/sysctl.d/99-kubewright.conf" &&
+					!strings.HasPrefix(path, "/sys/") && !strings.HasPrefix(path, "/proc/") {
+					t.Errorf("%s is left", path)
+				}
+			}
+			if _, ok := h.files["/usr/local/bin/kubelet"]; ok == withJournal {
+				t.Errorf("the kubelet is there: %t", ok)
+			}
+		})
 	}
 }
 

@@ -251,31 +251,57 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 		return fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
 	}
 	return o.hostOptions.run(ctx, "init", func(ctx context.Context, t *phases.Target) error {
-		t.Token, t.TTL = token, o.ttl
-		return o.on(ctx, t, c, list)
+		t.TTL = o.ttl
+		return o.on(ctx, t, c, token, list)
 	})
 }
 
 // on runs phases on a host.
-func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluster, list []phases.Phase) error {
+func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluster, token addons.Token, list []phases.Phase) error {
 	view := newView(o.out())
 	defer view.close()
 	if err := o.prepare(ctx, t, c); err != nil {
 		return err
 	}
 	t.Report = view.event
-	if o.out() == "json" && len(list) == len(phases.Init()) {
+	whole := len(list) == len(phases.Init())
+	fresh := freshHost(t)
+	t.InitToken = phases.InitToken(t.API, token, fresh)
+	result := initResult{Kind: "Init", Kubeconfig: pki.AdminConf}
+	early := whole && (fresh || token != (addons.Token{}))
+	if early && o.out() == "json" {
 		// A program can start the joins now: they wait for the API server themselves.
-		view.result(joinResult(t))
+		var err error
+		if result.Join, err = t.JoinCommand(ctx); err != nil {
+			return err
+		}
+		view.result(result)
 	}
 	if err := phases.Run(ctx, list, t, o.skip); err != nil {
 		return err
 	}
 	view.close()
-	if len(list) == len(phases.Init()) && o.out() == "text" {
-		fmt.Printf(initDone, pki.AdminConf, t.JoinCommand())
+	if !whole || early && o.out() == "json" {
+		return nil
+	}
+	var err error
+	if result.Join, err = t.JoinCommand(ctx); err != nil {
+		return err
+	}
+	if o.out() == "json" {
+		view.result(result)
+		return nil
+	}
+	fmt.Printf(initDone, pki.AdminConf)
+	if result.Join != "" {
+		fmt.Printf(initJoin, result.Join)
 	}
 	return nil
+}
+
+// freshHost tells that no API server has run here.
+func freshHost(t *phases.Target) bool {
+	return !t.Facts.Present[manifests.Path(manifests.APIServer)] && !t.Facts.Present["/var/lib/etcd/member"]
 }
 
 const initDone = `
@@ -283,7 +309,9 @@ The control plane is up. As root, or with a copy of the file that is yours:
 
   export KUBECONFIG=%s
   kubectl get nodes
+`
 
+const initJoin = `
 Make other hosts workers of this cluster, as root on each; add --bundle DIR where nothing
 is installed yet. The token is a secret:
 
@@ -292,9 +320,6 @@ is installed yet. The token is a secret:
 
 // prepare reads everything that phases need, and changes nothing.
 func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.Cluster) (err error) {
-	if t.Token == (addons.Token{}) {
-		t.Token = addons.NewToken()
-	}
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return err
 	}
@@ -326,10 +351,9 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 
 var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")
 
-func joinResult(t *phases.Target) any {
-	return struct {
-		Kind       string `json:"kind"`
-		Kubeconfig string `json:"kubeconfig"`
-		Join       string `json:"join"`
-	}{"Init", pki.AdminConf, t.JoinCommand()}
+// initResult is what init prints as JSON.
+type initResult struct {
+	Kind       string `json:"kind"`
+	Kubeconfig string `json:"kubeconfig"`
+	Join       string `json:"join,omitempty"` // not there where no token is left
 }

@@ -87,7 +87,6 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, endpoint string,
 	if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 		return err
 	}
-	t.Token = token
 	t.Report = view.event
 	t.Discover = phases.Discover(t.Host, phases.DiscoverOptions{
 		Endpoint: endpoint, Token: token, Pins: o.pins, SkipCA: o.unsafe, Timeout: t.Cluster.Spec.Timeouts.Discovery.Duration,

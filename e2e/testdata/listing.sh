@@ -14,7 +14,7 @@ ip route | sort
 echo "## rules"
 iptables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
 ip6tables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
-nft list ruleset
+nft list ruleset | sed "s,counter packets [0-9]* bytes [0-9]* ,,"
 echo "## cgroups"
 find /sys/fs/cgroup -mindepth 1 -type d ! -path '*/system.slice/*' ! -path '*/user.slice*' ! -path '*.scope' ! -path '*binfmt*' | sort
 echo "## units"

@@ -1,0 +1,167 @@
+package phases
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/kubewright/kubewright/host"
+)
+
+// links of the pod network.
+var links = []string{"cni0", "flannel.1"}
+
+// marks are in every rule of kube-proxy, the kubelet, the CNI plugins and flannel.
+var marks = []string{"KUBE-", "CNI-", "FLANNEL-", "flanneld"}
+
+func cleanNetwork(ctx context.Context, t *Target) error {
+	found := t.found()
+	for _, link := range links {
+		infos, err := t.Host.Stat(ctx, "/sys/class/net/"+link)
+		if err != nil {
+			return err
+		}
+		if len(infos) > 0 && !(found != nil && !found.Node && slices.Contains(found.Links, link)) {
+			if err := t.do(ctx, "ip", "link", "delete", link); err != nil {
+				return err
+			}
+		}
+	}
+	for _, command := range []string{"iptables", "ip6tables"} {
+		if t.Facts.Commands["iptables"] == "" {
+			break
+		}
+		out, err := t.Host.Run(ctx, host.Query(command+"-save"))
+		if err != nil {
+			return err
+		}
+		removal := withoutOurs(out.Stdout)
+		if len(removal) == 0 {
+			continue
+		}
+		t.changed(1)
+		// Only what is ours is named, so that the rules of others stay as they are.
+		if _, err := t.Host.Run(ctx, host.Command{Argv: []string{command + "-restore", "--noflush"}, Stdin: bytes.NewReader(removal)}); err != nil {
+			return err
+		}
+	}
+	return t.removeTables(ctx, found)
+}
+
+// withoutOurs makes of the output of iptables-save what removes our rules and chains: first
+// the rules of others' chains that lead into ours, then what is in ours, then these.
+func withoutOurs(save []byte) []byte {
+	var out, rules, flushes, chains []byte
+	for line := range strings.Lines(string(save)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "*"):
+			out = append(out, line+"\n"...)
+		case strings.HasPrefix(line, ":"):
+			name, _, _ := strings.Cut(line[1:], " ")
+			if ours(name) {
+				flushes = append(flushes, "-F "+name+"\n"...)
+				chains = append(chains, "-X "+name+"\n"...)
+			}
+		case strings.HasPrefix(line, "-A "):
+			rule := strings.TrimPrefix(line, "-A ")
+			name, _, _ := strings.Cut(rule, " ")
+			if !ours(name) && ours(rule) {
+				rules = append(rules, "-D "+rule+"\n"...)
+			}
+		case line == "COMMIT":
+			all := slices.Concat(rules, flushes, chains)
+			if len(all) == 0 {
+				out = out[:bytes.LastIndexByte(out, '*')] // nothing in this table
+			} else {
+				out = append(append(out, all...), "COMMIT\n"...)
+			}
+			rules, flushes, chains = nil, nil, nil
+		}
+	}
+	return out
+}
+
+func ours(rule string) bool {
+	return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(rule, m) })
+}
+
+// ownTables are those of kube-proxy in its nftables mode.
+var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
+
+// removeTables removes the tables of nftables that are ours, and the tables and chains that
+// iptables has made for us, where nobody has a rule in them.
+func (t *Target) removeTables(ctx context.Context, found *Found) error {
+	all, err := t.nftables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		remove, kind := slices.Contains(ownTables, n.name), "table"
+		if n.chain {
+			kind = "chain"
+		}
+		if !remove && found != nil && !slices.Contains(found.Tables, n.name) && !n.gone(ownTables) {
+			if remove = n.empty; !remove {
+				t.notice("kept: the %s %s of nftables, which was not there before, as it holds rules of others: see `nft list %s %s`", kind, n.name, kind, n.name)
+			}
+		}
+		if remove {
+			if err := t.do(ctx, append([]string{"nft", "delete", kind}, strings.Fields(n.name)...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nft is a table of nftables, "FAMILY NAME", or a chain of one, "FAMILY TABLE NAME".
+type nft struct {
+	name  string
+	chain bool
+	empty bool // no rules, nothing is dropped; of a table: no chains, sets or else
+}
+
+// gone tells of a chain that goes with its table.
+func (n nft) gone(tables []string) bool {
+	return n.chain && slices.ContainsFunc(tables, func(t string) bool { return strings.HasPrefix(n.name, t+" ") })
+}
+
+// nftables are the chains of all tables, and behind those of each the table, as if its empty chains
+// were not there; none where there is no nft.
+func (t *Target) nftables(ctx context.Context) ([]nft, error) {
+	if t.Facts.Commands["nft"] == "" {
+		return nil, nil
+	}
+	out, err := t.Host.Run(ctx, host.Query("nft", "list", "ruleset"))
+	return parseNFT(string(out.Stdout)), err
+}
+
+// parseNFT reads what nft prints, which indents by tabs.
+func parseNFT(ruleset string) (all []nft) {
+	var table, chain *nft
+	for line := range strings.Lines(ruleset) {
+		depth := len(line) - len(strings.TrimLeft(line, "\t"))
+		line = strings.TrimSpace(line)
+		switch {
+		case depth == 0 && strings.HasPrefix(line, "table "):
+			table = &nft{name: strings.TrimSuffix(strings.TrimPrefix(line, "table "), " {"), empty: true}
+		case table == nil || line == "":
+		case depth == 0 && line == "}":
+			all = append(all, *table)
+			table = nil
+		case depth == 1 && strings.HasPrefix(line, "chain "):
+			chain = &nft{name: table.name + " " + strings.TrimSuffix(strings.TrimPrefix(line, "chain "), " {"), chain: true, empty: true}
+		case depth == 1 && line == "}" && chain != nil:
+			table.empty = table.empty && chain.empty
+			all = append(all, *chain)
+			chain = nil
+		case chain == nil: // a set, a map, a flowtable
+			table.empty = false
+		case !strings.HasPrefix(line, "type ") || !strings.HasSuffix(line, "policy accept;"):
+			chain.empty = false
+		}
+	}
+	return all
+}
