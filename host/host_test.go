@@ -470,7 +470,7 @@ func TestRecorderReadsAndOnlyListsWrites(t *testing.T) {
 	changes, err := r.WriteFiles(t.Context(),
 		File{Path: same, Content: Text("same")}, File{Path: other, Content: Text("new")},
 		File{Path: absent, Content: Text("x"), Mode: 0o600, Secret: true}, File{Path: same, Absent: true},
-		File{Path: other, Content: Text("old"), Mode: 0o600}, File{Path: absent + ".l", Link: same}, File{Path: absent + ".d", Dir: true})
+		File{Path: other, Content: Text("new"), Mode: 0o600}, File{Path: absent + ".l", Link: same}, File{Path: absent + ".d", Dir: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -494,9 +494,22 @@ func TestRecorderReadsAndOnlyListsWrites(t *testing.T) {
 	}
 	noStrangers(t, dir, "same", "other")
 
-	if b, err := r.ReadFile(t.Context(), other); err != nil || string(b) != "old" {
-		t.Errorf("%q, %v", b, err)
+	if b, err := r.ReadFile(t.Context(), other); err != nil || string(b) != "new" {
+		t.Errorf("who reads what was listed finds %q, %v", b, err)
 	}
+	if _, err := r.ReadFile(t.Context(), same); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("who reads what would have been removed finds %v", err)
+	}
+	if names, err := r.List(t.Context(), dir); err != nil || strings.Join(names, " ") != "absent absent.d absent.l other" {
+		t.Errorf("it lists %q, %v", names, err)
+	}
+	if _, err := r.Run(t.Context(), Cmd("rm", "-rf", "--", dir)); err != nil {
+		t.Fatal(err)
+	}
+	if infos, err := r.Stat(t.Context(), dir, other); err != nil || len(infos) > 0 {
+		t.Errorf("after rm there is %v, %v", infos, err)
+	}
+	r = &Recorder{Host: Local{}}
 	if _, err := r.WriteFiles(t.Context(), File{Path: dir, Content: Text("x")}); err == nil || err.Error() != "write "+dir+": is a directory: move it away" {
 		t.Errorf("where Local fails, so does a plan: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -82,6 +83,7 @@ func (r *Recorder) make(f File) {
 	if r.made == nil {
 		r.made = map[string]File{}
 	}
+	maps.DeleteFunc(r.made, func(p string, _ File) bool { return f.Absent && strings.HasPrefix(p, f.Path+"/") })
 	r.made[f.Path] = f
 }
 

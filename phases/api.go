@@ -158,9 +158,12 @@ const starting = time.Minute
 func (c *Client) apply(ctx context.Context, o addons.Object) (changed string, err error) {
 	what := "apply " + describe(o)
 	err = untilFinal(ctx, starting, what, func(ctx context.Context) error {
-		changed, err = c.applyOnce(ctx, o)
-		if err != nil && !notYet(err) {
+		before, after, err := c.applyOnce(ctx, o)
+		switch {
+		case err != nil && !notYet(err):
 			return finalError{fmt.Errorf("%s: %w", what, err)}
+		case err == nil && (before == nil || before.GetResourceVersion() != after.GetResourceVersion()):
+			changed = describe(o)
 		}
 		return err
 	})
@@ -181,19 +184,16 @@ func noServiceIPs(err error) bool {
 		strings.Contains(err.Error(), "allocator not ready"))
 }
 
-func (c *Client) applyOnce(ctx context.Context, o addons.Object) (string, error) {
-	before, err := c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return "", err
+// applyOnce returns the object as it was (nil: it was not there) and as it is.
+func (c *Client) applyOnce(ctx context.Context, o addons.Object, dryRun ...string) (before, after addons.Object, err error) {
+	before, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		before, err = nil, nil
 	}
-	after, err := c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
-	if err != nil {
-		return "", err
+	if err == nil {
+		after, err = c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: dryRun})
 	}
-	if before != nil && before.GetResourceVersion() == after.GetResourceVersion() {
-		return "", nil
-	}
-	return describe(o), nil
+	return before, after, err
 }
 
 // stages puts objects in the order in which they need each other: namespaces, then what

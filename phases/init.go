@@ -31,21 +31,21 @@ func Init() []Phase {
 	return append(prepare(),
 		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"ledger"}, Run: certs},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: kubeconfig},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "runtime", "kubeconfig"}, Run: kubeletStart},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "kubeconfig"}, Run: kubeletStart},
 		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: staticPods(manifests.Etcd)},
-		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Run: waitEtcd},
+		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Waits: true, Run: waitEtcd},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
-		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Run: waitAPIServer},
+		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Waits: true, Run: waitAPIServer},
 		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-apiserver"}, Run: uploadConfig},
 		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, Run: kubeProxy},
 		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, Run: coreDNS},
 		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, Run: cni},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
-		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Run: waitRBAC},
+		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRBAC},
 		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
 		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config"}, Run: bootstrapToken},
 		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
-		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Run: waitControlPlane},
+		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Waits: true, Run: waitControlPlane},
 	)
 }
 

@@ -26,8 +26,8 @@ func Join() []Phase {
 	return append(prepare(),
 		Phase{Name: "discovery", Short: "find the cluster and verify that it is the right one", After: []string{"preflight"}, Run: discovery},
 		Phase{Name: "tls-bootstrap", Short: "have the cluster sign the kubelet's certificate", After: []string{"kernel", "install", "discovery"}, Run: tlsBootstrap},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"runtime", "tls-bootstrap"}, Run: joinKubelet},
-		Phase{Name: "wait-kubelet", Short: "wait until the kubelet is healthy", After: []string{"kubelet-start"}, Run: waitKubelet},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"wait-runtime", "tls-bootstrap"}, Run: joinKubelet},
+		Phase{Name: "wait-kubelet", Short: "wait until the kubelet is healthy", After: []string{"kubelet-start"}, Waits: true, Run: waitKubelet},
 	)
 }
 

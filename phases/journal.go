@@ -27,7 +27,8 @@ const (
 // step is taken. It is the ledger as well: what reset brings back is the first Before of
 // each thing. It holds no secrets.
 type Journal struct {
-	host host.Host
+	host     host.Host
+	readOnly bool
 
 	mu     sync.Mutex
 	torn   bool             // the last line has no end
@@ -117,9 +118,17 @@ func (j *Journal) Empty() bool {
 	return j.found == nil && len(j.steps) == 0
 }
 
+// only is the journal for those who only look: it says the same, and nothing is added to it.
+func (j *Journal) only() *Journal {
+	if j == nil {
+		return nil
+	}
+	return &Journal{host: j.host, readOnly: true, bad: j.bad, found: j.found, steps: j.steps, latest: j.latest, stamps: j.stamps}
+}
+
 // add writes steps down. They may be taken when it has returned.
 func (j *Journal) add(ctx context.Context, phase string, steps ...Step) error {
-	if j == nil || len(steps) == 0 {
+	if j == nil || j.readOnly || len(steps) == 0 {
 		return nil
 	}
 	j.mu.Lock()

@@ -36,6 +36,7 @@ type Phase struct {
 	// After names the phases that must be done first. One that is skipped counts as
 	// done; one that failed keeps those behind it from starting.
 	After []string
+	Waits bool // it only waits for something that becomes true, and changes nothing
 	Run   func(ctx context.Context, t *Target) error
 }
 
@@ -120,7 +121,7 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 			defer close(finished[p.Name])
 			own := *t
 			own.phase, own.changes = p.Name, new(atomic.Int64)
-			if t.Journal != nil {
+			if t.Journal != nil && !t.Journal.readOnly {
 				own.Host = journaled{t.Host, t.Journal, p.Name}
 			}
 			blocked := false

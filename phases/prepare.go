@@ -25,7 +25,8 @@ func prepare() []Phase {
 		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"ledger"}, Run: kernel},
 		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"ledger"}, Run: install},
 		{Name: "runtime", Short: "configure and start containerd", After: []string{"install"}, Run: startRuntime},
-		{Name: "images", Short: "import the images that this host will run", After: []string{"runtime"}, Run: images},
+		{Name: "wait-runtime", Short: "wait until the container runtime answers", After: []string{"runtime"}, Waits: true, Run: waitRuntime},
+		{Name: "images", Short: "import the images that this host will run", After: []string{"wait-runtime"}, Run: images},
 	}
 }
 
@@ -201,20 +202,26 @@ func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
 	return t.do(ctx, "systemctl", "daemon-reload")
 }
 
-// startRuntime brings containerd to its configuration and waits until it answers.
+// startRuntime brings containerd to its configuration and starts it.
 func startRuntime(ctx context.Context, t *Target) error {
 	if t.ownsContainerd() {
 		before := t.changes.Load()
 		if err := t.writeUnits(ctx, []host.File{manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage), manifests.ContainerdUnit()}); err != nil {
 			return err
 		}
-		if err := t.startUnit(ctx, "containerd", t.changes.Load() > before); err != nil {
+		changed := t.changes.Load() > before
+		if err := t.enableUnit(ctx, "containerd"); err != nil {
+			return err
+		}
+		if err := t.startUnit(ctx, "containerd", changed); err != nil {
 			return err
 		}
 	}
-	if _, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket)); err != nil {
-		return err
-	}
+	_, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket))
+	return err
+}
+
+func waitRuntime(ctx context.Context, t *Target) error {
 	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
 	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
 		_, err := t.Host.Run(ctx, host.Query("crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket, "--timeout", "5s", "version"))
@@ -237,11 +244,8 @@ func (t *Target) enableUnit(ctx context.Context, unit string) error {
 	return t.do(ctx, "systemctl", "enable", "--quiet", unit)
 }
 
-// startUnit enables a unit and has it running, restarted where its files changed.
+// startUnit has a unit running, restarted where its files changed.
 func (t *Target) startUnit(ctx context.Context, unit string, changed bool) error {
-	if err := t.enableUnit(ctx, unit); err != nil {
-		return err
-	}
 	_, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", unit))
 	if err != nil || changed {
 		if err := t.noteUnit(ctx, unit); err != nil {
@@ -313,6 +317,12 @@ func images(ctx context.Context, t *Target) error {
 	for _, a := range wanted {
 		moving[a.Name] = t.moving(a.Name)
 		steps = append(steps, Step{Kind: anImage, Name: a.Name, After: a.Digest})
+	}
+	if r, ok := t.Host.(*host.Recorder); ok { // containerd's API has no form that only lists
+		for _, a := range wanted {
+			r.Note("%s", a.Name)
+		}
+		return nil
 	}
 	if err := t.note(ctx, steps...); err != nil {
 		return err

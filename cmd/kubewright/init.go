@@ -33,6 +33,7 @@ type hostOptions struct {
 	ignore    []string
 	tokenFile string
 	token     string
+	dryRun    bool
 	out       func() output
 }
 
@@ -42,6 +43,7 @@ func (o *hostOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.address, "apiserver-advertise-address", "", "IP address of this host that others reach (default: that of the default route)")
 	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
 	f.StringVar(&o.patches, "patches", "", "folder with patches, named as for kubeadm: target[suffix][+strategic|merge|json].{yaml,json}")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change on this host and in the API, and change nothing")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	f.StringVar(&o.token, "token", "", "bootstrap token, abcdef.0123456789abcdef; others see it in the process list, so rather use --token-file")
@@ -77,17 +79,20 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 	if os.Geteuid() != 0 { // the rest would only say which file is not for everybody
 		return errNotRoot
 	}
-	local := providers.Local().Host
-	ctx, release, err := local.Lock(ctx, command)
-	if err != nil {
-		return err
+	t := &phases.Target{Host: providers.Local().Host}
+	if !o.dryRun { // who only looks is in nobody's way
+		locked, release, err := t.Host.Lock(ctx, command)
+		if err != nil {
+			return err
+		}
+		defer release()
+		ctx = locked
 	}
-	defer release()
-	t := &phases.Target{Host: local}
 	for _, name := range o.ignore {
 		t.Ignore = append(t.Ignore, strings.ToLower(name))
 	}
-	if t.Journal, err = phases.OpenJournal(ctx, local); err != nil {
+	var err error
+	if t.Journal, err = phases.OpenJournal(ctx, t.Host); err != nil {
 		return err
 	}
 	if o.bundle != "" {
@@ -162,7 +167,8 @@ kube-proxy, CoreDNS and the pod network are made. It ends with a kubeconfig in
 
 Phases, each also as "kubewright init phase NAME":
 ` + describePhases(phases.Init()),
-		Example: `  kubewright init --bundle /mnt/bundle
+		Example: `  kubewright init --bundle /mnt/bundle --dry-run
+  kubewright init --bundle /mnt/bundle
   kubewright init --config cluster.yaml --bundle /mnt/bundle
   kubewright init --pod-network-cidr 10.10.0.0/16 --control-plane-endpoint api.example.org`,
 		Args: cobra.NoArgs,
@@ -269,7 +275,7 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	t.InitToken = phases.InitToken(t.API, token, fresh)
 	result := initResult{Kind: "Init", Kubeconfig: pki.AdminConf}
 	early := whole && (fresh || token != (addons.Token{}))
-	if early && o.out() == "json" {
+	if early && o.out() == "json" && !o.dryRun {
 		// A program can start the joins now: they wait for the API server themselves.
 		var err error
 		if result.Join, err = t.JoinCommand(ctx); err != nil {
@@ -277,14 +283,14 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		}
 		view.result(result)
 	}
-	if err := phases.Run(ctx, list, t, o.skip); err != nil {
+	done, err := o.runOrPlan(ctx, list, t, view)
+	if err != nil || !done {
 		return err
 	}
 	view.close()
 	if !whole || early && o.out() == "json" {
 		return nil
 	}
-	var err error
 	if result.Join, err = t.JoinCommand(ctx); err != nil {
 		return err
 	}

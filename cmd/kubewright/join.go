@@ -94,7 +94,8 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, endpoint string,
 			view.event(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", endpoint, err)})
 		},
 	})
-	if err := phases.Run(ctx, list, t, o.skip); err != nil {
+	done, err := o.runOrPlan(ctx, list, t, view)
+	if err != nil || !done {
 		return err
 	}
 	view.close()

@@ -21,11 +21,13 @@ func newReset(out func() output) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset",
 		Short: "Take this host out of its cluster",
-		Long: `Take this host out of its cluster: stop the kubelet, remove pods, certificates,
-configuration, etcd's data and the pod network's links and rules.
+		Long: `Take this host out of its cluster, and bring it back to what it was before init or join:
+files, units, sysctls, links, rules, cgroups. What they changed is in a journal in
+/var/lib/kubewright; what somebody else has changed since is kept, and named.
 
-Binaries, images and the container runtime stay. The Node object stays as well: delete
-it with "kubectl delete node NAME" from elsewhere.
+On a node that kubeadm made there is no journal. There, pods, certificates, configuration,
+etcd's data and the pod network's links, rules and state are removed; binaries, images and
+the container runtime stay.
 
 Phases:
 ` + describePhases(phases.Reset()),
@@ -35,7 +37,7 @@ Phases:
 			if err := phases.CheckSkip(phases.Reset(), o.skip); err != nil {
 				return err
 			}
-			if !yes {
+			if !yes && !o.dryRun {
 				if err := confirm("This removes all pods, certificates and etcd's data from this host."); err != nil {
 					return err
 				}
@@ -46,6 +48,7 @@ Phases:
 	f := cmd.Flags()
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.BoolVarP(&yes, "force", "f", false, "the same, under kubeadm's name")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change on this host and in the API, and change nothing")
 	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	completePhases(cmd, phases.Reset())
@@ -73,6 +76,7 @@ func (o *hostOptions) reset(ctx context.Context) error {
 			return err
 		}
 		t.Report = view.event
-		return phases.Run(ctx, phases.Reset(), t, o.skip)
+		_, err := o.runOrPlan(ctx, phases.Reset(), t, view)
+		return err
 	})
 }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/kubewright/kubewright/phases"
+)
+
+// runOrPlan runs a list of phases, or with --dry-run shows what they would do. Only when it
+// has run them it says done.
+func (o *hostOptions) runOrPlan(ctx context.Context, list []phases.Phase, t *phases.Target, view *view) (done bool, err error) {
+	if !o.dryRun {
+		return true, phases.Run(ctx, list, t, o.skip)
+	}
+	plan, err := phases.Plan(ctx, list, t, o.skip)
+	if err != nil {
+		return false, err
+	}
+	view.close()
+	if o.out() == "json" {
+		view.result(struct {
+			Kind   string           `json:"kind"`
+			Phases []phases.Planned `json:"phases"`
+		}{"Plan", plan})
+		return false, nil
+	}
+	printPlan(os.Stdout, plan)
+	return false, nil
+}
+
+func printPlan(w io.Writer, plan []phases.Planned) {
+	counts := map[string]int{}
+	for _, p := range plan {
+		fmt.Fprintf(w, "# %s\n", p.Phase)
+		for _, c := range p.Steps {
+			counts[c.Kind]++
+			switch c.Kind {
+			case "command":
+				fmt.Fprintf(w, "$ %s\n", c.Name)
+			case "file":
+				fmt.Fprintf(w, "%s %s %s\n%s", c.Action, c.Name, c.Mode, c.Diff)
+			default:
+				fmt.Fprintf(w, "%s %s\n%s", c.Action, c.Name, c.Diff)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	var all []string
+	for _, kind := range []string{"file", "command", "image", "object"} {
+		if n := counts[kind]; n > 0 {
+			all = append(all, fmt.Sprintf("%d %s", n, plural(kind, n)))
+		}
+	}
+	if all == nil {
+		fmt.Fprintln(w, "Nothing would change.")
+		return
+	}
+	fmt.Fprintf(w, "That would be %s. Nothing was changed.\n", strings.Join(all, ", "))
+}
+
+func plural(word string, n int) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}
