@@ -22,6 +22,12 @@ type Finding struct {
 	Warning       bool // shown, and no more
 }
 
+// NotReadyError tells that preflight ended a run before it changed anything.
+type NotReadyError struct{ Err error }
+
+func (e *NotReadyError) Error() string { return e.Err.Error() }
+func (e *NotReadyError) Unwrap() error { return e.Err }
+
 func (f Finding) Error() string { return fmt.Sprintf("[%s] %s", f.Name, f.Message) }
 
 // preflight reports everything that is in the way, at once, before anything is touched.
@@ -67,7 +73,7 @@ func (t *Target) judge(findings []Finding) error {
 		all = multierror.Append(all, f)
 	}
 	if err := config.Errors(all); err != nil {
-		return fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)
+		return &NotReadyError{fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)}
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (o *hostOptions) readToken() (addons.Token, error) {
 // is read after it, nothing changes but by us.
 func (o *hostOptions) run(ctx context.Context, command string, f func(context.Context, *phases.Target) error) error {
 	if os.Geteuid() != 0 { // the rest would only say which file is not for everybody
-		return errNotRoot
+		return &phases.NotReadyError{Err: errNotRoot}
 	}
 	t := &phases.Target{Host: providers.Local().Host}
 	if !o.dryRun { // who only looks is in nobody's way
@@ -119,20 +119,20 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 	}
 	c.Default(v)
 	if err := c.Validate(); err != nil {
-		return fmt.Errorf("the cluster document is not valid: %w", err)
+		return misuse(fmt.Errorf("the cluster document is not valid: %w", err))
 	}
 	t.Cluster = c
 	t.Node = c.Node(o.nodeName, role, t.Facts)
 	if o.address != "" {
 		t.Node.Address = o.address
 		if !t.Node.IP().IsValid() {
-			return fmt.Errorf("--apiserver-advertise-address %q: write an IP address of this host", o.address)
+			return misuse(fmt.Errorf("--apiserver-advertise-address %q: write an IP address of this host", o.address))
 		}
 	}
 	if c.Spec.Patches != "" {
 		p, err := manifests.LoadPatches(os.DirFS(c.Spec.Patches))
 		if err != nil {
-			return fmt.Errorf("--patches: %w", err)
+			return misuse(fmt.Errorf("--patches: %w", err))
 		}
 		t.Patches = p
 	}
@@ -242,24 +242,29 @@ func (o *initOptions) fromFlags() string {
 }
 
 func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
-	if err := phases.CheckSkip(list, o.skip); err != nil {
-		return err
-	}
-	c, err := o.cluster()
+	c, token, err := o.inputs(list)
 	if err != nil {
-		return err
-	}
-	token, err := o.readToken()
-	if err != nil {
-		return err
-	}
-	if o.ttl < 0 {
-		return fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+		return misuse(err)
 	}
 	return o.hostOptions.run(ctx, "init", func(ctx context.Context, t *phases.Target) error {
 		t.TTL = o.ttl
 		return o.on(ctx, t, c, token, list)
 	})
+}
+
+// inputs are what the user wrote.
+func (o *initOptions) inputs(list []phases.Phase) (c *config.Cluster, token addons.Token, err error) {
+	if err := phases.CheckSkip(list, o.skip); err != nil {
+		return nil, token, err
+	}
+	if o.ttl < 0 {
+		return nil, token, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+	}
+	if token, err = o.readToken(); err != nil {
+		return nil, token, err
+	}
+	c, err = o.cluster()
+	return c, token, err
 }
 
 // on runs phases on a host.

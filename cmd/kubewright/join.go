@@ -57,27 +57,34 @@ Phases, each also as "kubewright join phase NAME HOST:PORT":
 }
 
 func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Phase) error {
-	if err := phases.CheckSkip(list, o.skip); err != nil {
-		return err
-	}
-	token, err := o.readToken()
+	endpoint, token, err := o.inputs(endpoint, list)
 	if err != nil {
-		return err
+		return misuse(err)
 	}
-	if token == (addons.Token{}) {
-		return errors.New("join needs a bootstrap token: --token or --token-file; print a whole command on a control plane with `kubewright token create --print-join-command`")
-	}
-	if len(o.pins) == 0 && !o.unsafe {
-		return errors.New("join needs --discovery-token-ca-cert-hash sha256:HEX, by which it knows the cluster; print a whole command on a control plane with `kubewright token create --print-join-command`")
-	}
-	name, port, err := config.SplitEndpoint(endpoint, 6443)
-	if err != nil {
-		return fmt.Errorf("the API server's address: %w", err)
-	}
-	endpoint = net.JoinHostPort(name, strconv.Itoa(int(port)))
 	return o.hostOptions.run(ctx, "join", func(ctx context.Context, t *phases.Target) error {
 		return o.on(ctx, t, endpoint, token, list)
 	})
+}
+
+// inputs are what the user wrote; of the endpoint, HOST:PORT.
+func (o *joinOptions) inputs(endpoint string, list []phases.Phase) (hostPort string, token addons.Token, err error) {
+	if err := phases.CheckSkip(list, o.skip); err != nil {
+		return "", token, err
+	}
+	if token, err = o.readToken(); err != nil {
+		return "", token, err
+	}
+	if token == (addons.Token{}) {
+		return "", token, errors.New("join needs a bootstrap token: --token or --token-file; print a whole command on a control plane with `kubewright token create --print-join-command`")
+	}
+	if len(o.pins) == 0 && !o.unsafe {
+		return "", token, errors.New("join needs --discovery-token-ca-cert-hash sha256:HEX, by which it knows the cluster; print a whole command on a control plane with `kubewright token create --print-join-command`")
+	}
+	name, port, err := config.SplitEndpoint(endpoint, 6443)
+	if err != nil {
+		return "", token, fmt.Errorf("the API server's address: %w", err)
+	}
+	return net.JoinHostPort(name, strconv.Itoa(int(port))), token, nil
 }
 
 // on runs phases on a host.

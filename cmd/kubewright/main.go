@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,6 +17,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/phases"
 )
 
@@ -27,7 +30,54 @@ func main() {
 	klog.SetLogger(logr.Discard()) // client-go's own words would stand between our lines
 	cmd := newRoot()
 	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+		code := exitCode(ctx, err)
+		if cmd.PersistentFlags().Lookup("output").Value.String() == "json" {
+			must(json.NewEncoder(os.Stderr).Encode(struct {
+				Kind     string `json:"kind"`
+				ExitCode int    `json:"exitCode"`
+				Message  string `json:"message"`
+			}{"Error", code, err.Error()}))
+		} else {
+			fmt.Fprintln(os.Stderr, "error:", err)
+		}
+		os.Exit(code)
 	}
+}
+
+// The exit codes, as the help of the root command has them.
+const (
+	failed      = 1
+	misused     = 2
+	notReady    = 3
+	locked      = 4
+	interrupted = 130 // as a shell has it for Ctrl-C
+)
+
+func exitCode(ctx context.Context, err error) int {
+	var use usageError
+	var unready *phases.NotReadyError
+	var other *host.LockedError
+	switch {
+	case errors.As(err, &other):
+		return locked
+	case errors.As(err, &use):
+		return misused
+	case errors.As(err, &unready):
+		return notReady
+	case ctx.Err() != nil:
+		return interrupted
+	}
+	return failed
+}
+
+// usageError is a mistake in what a user wrote: flags, arguments or a document.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func misuse(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script/*.txtar. What could change this machine runs as
-// somebody who may not: `nobody kubewright init`.
+// somebody who may not: `nobody 3 root.err kubewright init`.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
@@ -53,11 +54,12 @@ func makeBundle(dir string) error {
 }
 
 // asNobody runs a command that must fail, as a user without rights; its standard error is
-// compared with the rest of the line: nobody FILE COMMAND...
+// compared with the rest of the line: nobody CODE FILE COMMAND...
 func asNobody(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: nobody FILE COMMAND...")
+		ts.Fatalf("usage: nobody CODE FILE COMMAND...")
 	}
+	code, args := args[0], args[1:]
 	var path string
 	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
 		if p := filepath.Join(dir, args[1]); path == "" && exists(p) {
@@ -80,8 +82,8 @@ func asNobody(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		ts.Fatalf("%v, not exit code 1:\n%s", err, &stderr)
+	if !errors.As(err, &exit) || fmt.Sprint(exit.ExitCode()) != code {
+		ts.Fatalf("%v, not exit code %s:\n%s", err, code, &stderr)
 	}
 	want, open := strings.CutSuffix(ts.ReadFile(args[0]), "...\n") // the list of phases goes on growing
 	if got := stderr.String(); got != want && !(open && strings.HasPrefix(got, want)) {

@@ -35,7 +35,7 @@ func addPhases(parent *cobra.Command, args string, list []phases.Phase, run func
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen := phases.Select(list, args[0])
 			if len(chosen) == 0 {
-				return fmt.Errorf("there is no phase %q: the phases are %s", args[0], strings.Join(groups(list), ", "))
+				return misuse(fmt.Errorf("there is no phase %q: the phases are %s", args[0], strings.Join(groups(list), ", ")))
 			}
 			return run(cmd, chosen, args[1:])
 		},

@@ -35,11 +35,11 @@ Phases:
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := phases.CheckSkip(phases.Reset(), o.skip); err != nil {
-				return err
+				return misuse(err)
 			}
 			if !yes && !o.dryRun {
 				if err := confirm("This removes all pods, certificates and etcd's data from this host."); err != nil {
-					return err
+					return misuse(err)
 				}
 			}
 			return o.reset(cmd.Context())

@@ -21,7 +21,12 @@ func newRoot() *cobra.Command {
 		Long: `Kubewright makes Kubernetes clusters out of hosts.
 
 Run init on the host that becomes the control plane, then the join command that it
-prints on every worker. What kubeadm calls a flag has the same name here.`,
+prints on every worker. What kubeadm calls a flag has the same name here. A command that
+was cut short, by whatever, is finished by running it again.
+
+Exit codes: 0 done, or nothing to do; 1 something failed: run it again when it is mended;
+2 wrong flags, arguments or document; 3 preflight found the host not ready; 4 another run
+is at work on the host; 130 interrupted. After 2, 3 and 4 nothing was changed.`,
 		Example: `  # a control plane, from a folder with everything that it needs
   kubewright init --bundle /mnt/bundle
 
@@ -32,20 +37,31 @@ prints on every worker. What kubeadm calls a flag has the same name here.`,
 	}
 	holdsCommands(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
+		return misuse(fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath()))
 	})
 	var format string
 	root.PersistentFlags().StringVarP(&format, "output", "o", "text", "what to print: text, or json (one event a line on stderr, the result on stdout)")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if !slices.Contains([]string{"text", "json"}, format) {
-			return fmt.Errorf("--output %q: write text or json", format)
+			return misuse(fmt.Errorf("--output %q: write text or json", format))
 		}
 		return nil
 	}
 	out := func() output { return output(format) }
 	root.AddCommand(newInit(out), newJoin(out), newReset(out), newToken(out), newConfig(out), newVerify(out), newVersion(out))
+	argumentsAreUsage(root)
 	return root
+}
+
+// argumentsAreUsage has every command report wrong arguments as such.
+func argumentsAreUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error { return misuse(check(cmd, args)) }
+	}
+	for _, c := range cmd.Commands() {
+		argumentsAreUsage(c)
+	}
 }
 
 // holdsCommands makes a command that does nothing itself show its help, and refuse a name
