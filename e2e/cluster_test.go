@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
@@ -30,6 +32,14 @@ func TestCluster(t *testing.T) {
 	events := newEventLog(t)
 	begin := time.Now()
 	o := cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle, Log: events.add}
+	if err := hosts[0].Write(ctx, "/root/cluster.yaml", 0o600, strings.NewReader(o.Document)); err != nil {
+		t.Fatal(err)
+	}
+	planned := plannedOn(ctx, t, hosts[0], append([]string{"init", "--config", "/root/cluster.yaml"}, cluster.Bundle...)...)
+	if left := run(ctx, t, hosts[0], "sh", "-c", "ls -d /var/lib/kubewright /run/kubewright /etc/kubernetes 2>/dev/null; true"); left != "" {
+		t.Errorf("a dry run wrote %s", left)
+	}
+	begin = time.Now()
 	c, err := cluster.Kubewright(ctx, hosts[0], hosts[1:], o)
 	if err != nil {
 		t.Fatal(err)
@@ -38,6 +48,15 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("bare hosts to a cluster with DNS: %.1f s", time.Since(begin).Seconds())
+	t.Run("a dry run says what the run does", func(t *testing.T) {
+		done := doneOn(ctx, t, c.ControlPlane)
+		ourObjects(ctx, t, c, func(o *unstructured.Unstructured) {
+			done["object "+dated.ReplaceAllString(strings.Replace(o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName(), " /", " ", 1), "X")] = true
+		})
+		if diff := cmp.Diff(planned, done); diff != "" {
+			t.Errorf("- planned, + done:\n%s", diff)
+		}
+	})
 	spare := preparedHosts(ctx, t, "spare")[0]
 	explainFailure(t, c.ControlPlane, spare)
 	kubeadm, err := l.Binary(ctx, "kubeadm")

@@ -2,7 +2,7 @@
 # the lock, /var/log, systemd's own state, loaded modules.
 LC_ALL=C
 echo "## files"
-find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var -o -path /mnt -o -path /lib/modules \) -prune -o ! -type d -printf '%p %y %m %U:%G %s %l %T@\n' -o -printf '%p %y %m %U:%G\n' | sort
+find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var -o -path /mnt -o -path /root -o -path /lib/modules \) -prune -o ! -type d -printf '%p %y %m %U:%G %s %l %T@\n' -o -printf '%p %y %m %U:%G\n' | sort
 find /var -xdev \( -path /var/log -o -path /var/lib/kubewright -o -path '/var/lib/systemd' -o -path '/var/tmp/systemd-*' -o -path /var/lib/private \) -prune -o ! -type d -printf '%p %y %m %U:%G %s %l %T@\n' -o -printf '%p %y %m %U:%G\n' | sort
 find /run -xdev \( -path /run/kubewright -o -path '/run/systemd' -o -path /run/log -o -path /run/credentials -o -path /run/udev -o -path /run/user -o -path /run/mount \) -prune -o ! -type p -printf '%p %y %m %U:%G\n' | sort
 echo "## mounts"
