@@ -102,7 +102,7 @@ func TestMistakes(t *testing.T) {
 func state(ctx context.Context, t *testing.T, h *lab.Host) string {
 	t.Helper()
 	return run(ctx, t, h, "sh", "-c", `find /etc /usr/local /opt /var/lib ! -path '/var/lib/systemd*' ! -type d -printf '%p %s %T@\n' | sort
-		ls /etc/systemd/system /run/containerd /run/kubewright 2>/dev/null; true`)
+		ls /etc/systemd/system /run/containerd 2>/dev/null; true`)
 }
 
 type damaged struct{ dir, digest string }
