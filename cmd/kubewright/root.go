@@ -44,7 +44,7 @@ prints on every worker. What kubeadm calls a flag has the same name here.`,
 		return nil
 	}
 	out := func() output { return output(format) }
-	root.AddCommand(newInit(out), newJoin(out), newReset(out), newToken(out), newConfig(out), newVerify(out), newVersion(out))
+	root.AddCommand(newInit(out), newJoin(out), newReset(out), newToken(out), newConfig(out), newKubeconfig(out), newVerify(out), newVersion(out))
 	return root
 }
 
