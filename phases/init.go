@@ -91,7 +91,12 @@ func kubeletStart(ctx context.Context, t *Target) error {
 }
 
 func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
-	files, err := manifests.Kubelet(t.Cluster, t.Node, t.Facts, configuration, t.Patches)
+	facts := t.Facts
+	var err error
+	if facts.CgroupDriver, err = t.cgroupDriver(ctx, configuration); err != nil {
+		return err
+	}
+	files, err := manifests.Kubelet(t.Cluster, t.Node, facts, configuration, t.Patches)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func prepare() []Phase {
 		{Name: "preflight", Short: "look for everything that would stand in the way", Run: preflight},
 		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"preflight"}, Run: kernel},
 		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"preflight"}, Run: install},
-		{Name: "runtime", Short: "configure and start containerd", After: []string{"install"}, Run: startRuntime},
+		{Name: "runtime", Short: "configure and start the container runtime", After: []string{"install"}, Run: startRuntime},
 		{Name: "images", Short: "import the images that this host will run", After: []string{"runtime"}, Run: images},
 	}
 }
@@ -104,8 +104,13 @@ func (t *Target) destination(artifact string) string {
 		if p.artifact != artifact {
 			continue
 		}
-		// containerd brings its shim: both are the host's, or both are ours.
-		if have := t.Facts.Commands[p.command]; have != "" && !isOurs(have) {
+		have := t.Facts.Commands[p.command]
+		switch {
+		case p.command == "containerd": // it brings its shim: both are the host's, or both are ours
+			if !t.ownsContainerd() {
+				return ""
+			}
+		case p.command == "runc" && t.engine() != containerd, have != "" && !isOurs(have):
 			return ""
 		}
 		return p.path
@@ -124,6 +129,11 @@ var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: 
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.
 func install(ctx context.Context, t *Target) error {
+	if t.ownsContainerd() { // first: it is the sign that what comes next is ours, should we be cut short
+		if err := t.writeUnits(ctx, []host.File{manifests.ContainerdUnit()}); err != nil {
+			return err
+		}
+	}
 	var files []host.File
 	for _, a := range t.wantedFiles() {
 		files = append(files, host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))})
@@ -148,18 +158,6 @@ func (t *Target) kubelet() string {
 	return binDir + "/kubelet"
 }
 
-// ownsContainerd tells whether containerd and its configuration are ours to write: the
-// document names containerd's socket, and no package of the host brought one.
-func (t *Target) ownsContainerd() bool {
-	have := t.Facts.Commands["containerd"]
-	return t.Bundle != nil && t.socket() == containerdSocket && (have == "" || isOurs(have))
-}
-
-const containerdSocket = "/run/containerd/containerd.sock"
-
-// socket is the path of the runtime's socket.
-func (t *Target) socket() string { return strings.TrimPrefix(t.Cluster.Spec.Runtime.Socket, "unix://") }
-
 // writeUnits writes units and what belongs to them, and has systemd read them.
 func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
 	changes, err := t.write(ctx, files...)
@@ -169,27 +167,33 @@ func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
 	return t.do(ctx, "systemctl", "daemon-reload")
 }
 
-// startRuntime brings containerd to its configuration and waits until it answers.
+// startRuntime brings a containerd of ours, or CRI-O, to its configuration and waits until
+// the runtime answers.
 func startRuntime(ctx context.Context, t *Target) error {
 	if t.ownsContainerd() {
-		before := t.changes.Load()
-		if err := t.writeUnits(ctx, []host.File{manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage), manifests.ContainerdUnit()}); err != nil {
+		changes, err := t.write(ctx, manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage))
+		if err != nil {
 			return err
 		}
-		if err := t.startUnit(ctx, "containerd", t.changes.Load() > before); err != nil {
+		if err := t.startUnit(ctx, containerd.unit(), len(changes) > 0); err != nil {
 			return err
 		}
 	}
-	if _, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket)); err != nil {
+	if t.engine() == crio {
+		if err := t.configureCRIO(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := t.write(ctx, manifests.Crictl(t.endpoint())); err != nil {
 		return err
 	}
 	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
 	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
-		_, err := t.Host.Run(ctx, host.Query("crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket, "--timeout", "5s", "version"))
+		_, err := t.runtimeVersion(ctx)
 		return err
 	})
-	if err != nil && t.ownsContainerd() {
-		return t.withJournal(ctx, "containerd", err)
+	if unit := t.engine().unit(); err != nil && unit != "" {
+		return t.withJournal(ctx, unit, err)
 	}
 	return err
 }
@@ -233,7 +237,7 @@ func (t *Target) withJournal(ctx context.Context, unit string, err error) error 
 
 // wantedImages are the images of the bundle that this host will run.
 func (t *Target) wantedImages() []bundle.Artifact {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
 	var wanted []bundle.Artifact
@@ -248,7 +252,7 @@ func (t *Target) wantedImages() []bundle.Artifact {
 // images imports what is not there with the right digest. Without a bundle the runtime
 // pulls what it lacks, when it starts the pod.
 func images(ctx context.Context, t *Target) error {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }

@@ -50,7 +50,7 @@ func stopKubelet(ctx context.Context, t *Target) error {
 }
 
 func removePods(ctx context.Context, t *Target) error {
-	crictl := []string{"crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket}
+	crictl := []string{"crictl", "--runtime-endpoint", t.endpoint()}
 	out, err := t.Host.Run(ctx, host.Query(append(crictl, "pods", "--quiet")...))
 	if err != nil {
 		infos, e := t.Host.Stat(ctx, t.socket())
