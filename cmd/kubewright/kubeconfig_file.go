@@ -15,6 +15,8 @@ import (
 	"github.com/google/renameio/v2"
 	"k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubewright/kubewright/pki"
 )
 
 // kubeconfigPath is the file that a user's kubectl writes to: as named, else the first of
@@ -65,15 +67,18 @@ func loadKubeconfig(path string) (entries, *api.Config, error) {
 // editKubeconfig reads, changes and writes a kubeconfig while nobody else does. What change
 // leaves as it is, is not written.
 func editKubeconfig(ctx context.Context, path string, wait time.Duration, change func(entries, *api.Config) error) (changed bool, err error) {
+	target, err := resolve(path)
+	if err != nil {
+		return false, err
+	}
+	if filepath.Dir(target) == filepath.Dir(pki.AdminConf) { // root's KUBECONFIG often leads there
+		return false, fmt.Errorf("%s is the cluster's own, and is left as it is: name a kubeconfig of yours with --kubeconfig", target)
+	}
 	unlock, err := lockKubeconfig(ctx, path, wait)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	target, err := resolve(path)
-	if err != nil {
-		return false, err
-	}
 	e, typed, err := loadKubeconfig(target)
 	if err != nil {
 		return false, err
