@@ -53,7 +53,6 @@ func (c *Cluster) Default(v Versions) {
 	set(&s.PKI.Algorithm, "ECDSA-P256")
 	wait(&s.PKI.Validity, 365*24*time.Hour)
 	wait(&s.PKI.CAValidity, 10*365*24*time.Hour)
-	set(&s.Runtime.Socket, "unix:///run/containerd/containerd.sock")
 	set(&s.Runtime.SandboxImage, s.ImageRepository+"/pause:"+first(v.Pause, catalogue.Pause))
 	wait(&s.Timeouts.ControlPlaneComponentHealthCheck, 4*time.Minute)
 	wait(&s.Timeouts.KubeletHealthCheck, 4*time.Minute)
@@ -85,7 +84,18 @@ func (c *Cluster) Node(name string, role Role, f Facts) Node {
 	if n.Address == "" && f.DefaultIP.IsValid() {
 		n.Address = f.DefaultIP.String()
 	}
+	if n.RuntimeSocket == "" && c.Spec.Runtime.Socket == "" && len(f.Sockets) == 1 {
+		n.RuntimeSocket = f.Sockets[0]
+	}
 	return n
+}
+
+// ContainerdSocket is where containerd listens.
+const ContainerdSocket = "unix:///run/containerd/containerd.sock"
+
+// Socket is where the container runtime of a node listens, unix:///...
+func (c *Cluster) Socket(n Node) string {
+	return first(n.RuntimeSocket, c.Spec.Runtime.Socket, ContainerdSocket)
 }
 
 func first(values ...string) string {

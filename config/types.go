@@ -144,7 +144,9 @@ type PKI struct {
 
 // Runtime is the container runtime of the hosts.
 type Runtime struct {
-	Socket       string `json:"socket"`       // unix:///run/containerd/containerd.sock
+	// Socket where it listens, unix:///run/containerd/containerd.sock, say. Empty: the only
+	// one that is found on a host, else containerd's.
+	Socket       string `json:"socket,omitempty"`
 	SandboxImage string `json:"sandboxImage"` // the pause image
 }
 
@@ -176,6 +178,8 @@ type Node struct {
 	// Taints that the kubelet registers. Null: control planes get node-role.kubernetes.io/control-plane:NoSchedule.
 	Taints      []corev1.Taint `json:"taints,omitzero"` // not omitempty: [] means none
 	KubeletArgs []Arg          `json:"kubeletArgs,omitempty"`
+	// RuntimeSocket overrides spec.runtime.socket on this host: each may have a runtime of its own.
+	RuntimeSocket string `json:"runtimeSocket,omitempty"`
 }
 
 // Has tells whether the node has a role.
@@ -223,6 +227,8 @@ type Facts struct {
 	TrustDirs     []string          `json:"trustDirs"`     // directories with CA certificates, beside /etc/ssl/certs
 	Listening     []uint16          `json:"listening"`     // TCP ports with a listener
 	Sockets       []string          `json:"sockets"`       // runtime sockets that exist
+	OwnContainerd bool              `json:"ownContainerd"` // containerd's unit is one that kubewright wrote
+	CgroupDriver  string            `json:"cgroupDriver"`  // of the runtime, systemd or cgroupfs; empty: nobody asked, or it does not say
 	Sysctls       map[string]string `json:"sysctls"`       // those that matter, by name; absent where the kernel has none
 	Commands      map[string]string `json:"commands"`      // path by name, of the commands that matter
 	Present       map[string]bool   `json:"present"`       // paths that preflight looks at

@@ -76,9 +76,7 @@ func (c *Cluster) Validate() error {
 	} else if s.PKI.Validity.Duration > s.PKI.CAValidity.Duration {
 		p.add("spec.pki.validity", "%s is longer than the certificate authority's %s: make it shorter", s.PKI.Validity, s.PKI.CAValidity)
 	}
-	if !strings.HasPrefix(s.Runtime.Socket, "unix:///") {
-		p.add("spec.runtime.socket", "%q: write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say", s.Runtime.Socket)
-	}
+	p.socket("spec.runtime.socket", s.Runtime.Socket)
 	if s.DNS.Replicas < 0 {
 		p.add("spec.dns.replicas", "%d: write 1 or more, or spec.dns.disabled: true", s.DNS.Replicas)
 	}
@@ -105,6 +103,20 @@ func (p *problems) version(path, v string) {
 	}
 	if parsed.Major != 1 || !slices.Contains(minors, parsed.Minor) {
 		p.add(path, "%s cannot be installed by this kubewright: write a version from v1.%d to v1.%d", v, minors[0], minors[len(minors)-1])
+	}
+}
+
+// CheckSocket looks at what names a runtime's socket; empty is as good as a name.
+func CheckSocket(s string) error {
+	if s != "" && !strings.HasPrefix(s, "unix:///") {
+		return fmt.Errorf("%q: write unix:// and an absolute path, %s, say", s, ContainerdSocket)
+	}
+	return nil
+}
+
+func (p *problems) socket(path, s string) {
+	if err := CheckSocket(s); err != nil {
+		p.add(path, "%v", err)
 	}
 }
 
@@ -235,6 +247,7 @@ func (p *problems) hosts(hosts []Node) {
 				[]string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)})
 		}
 		p.args(at+".kubeletArgs", h.KubeletArgs)
+		p.socket(at+".runtimeSocket", h.RuntimeSocket)
 	}
 }
 

@@ -63,6 +63,7 @@ func TestValidateSaysWhatToWriteInstead(t *testing.T) {
 		"algorithm":              {"spec: {pki: {algorithm: ED25519}}", `spec.pki.algorithm: "ED25519" is unknown: write one of ECDSA-P256, ECDSA-P384, RSA-2048, RSA-3072, RSA-4096`},
 		"validity":               {"spec: {pki: {validity: -1h}}", "spec.pki: validity and caValidity must be longer than nothing: write 8760h, say"},
 		"validity beyond the CA": {"spec: {pki: {validity: 2h, caValidity: 1h}}", "spec.pki.validity: 2h0m0s is longer than the certificate authority's 1h0m0s: make it shorter"},
+		"socket of a host":       {"spec: {hosts: [{name: a, runtimeSocket: /run/x.sock}]}", `spec.hosts[0].runtimeSocket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
 		"socket":                 {"spec: {runtime: {socket: /run/x.sock}}", `spec.runtime.socket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
 		"replicas":               {"spec: {dns: {replicas: -1}}", "spec.dns.replicas: -1: write 1 or more, or spec.dns.disabled: true"},
 		"timeouts":               {"spec: {timeouts: {discovery: -1s, tlsBootstrap: -1s}}", "2 problems:\n  - spec.timeouts.discovery: -1s is less than nothing: write a duration such as 4m\n  - spec.timeouts.tlsBootstrap: -1s is less than nothing: write a duration such as 4m"},
@@ -166,7 +167,6 @@ spec:
     validity: 8760h0m0s
   runtime:
     sandboxImage: registry.k8s.io/pause:3.10.2
-    socket: unix:///run/containerd/containerd.sock
   timeouts:
     controlPlaneComponentHealthCheck: 4m0s
     discovery: 5m0s

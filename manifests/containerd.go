@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/kubewright/kubewright/host"
 )
@@ -12,10 +13,31 @@ func Containerd(sandboxImage string) host.File {
 	return host.File{Path: "/etc/containerd/config.toml", Content: host.Text(fmt.Sprintf(containerdConfig, sandboxImage))}
 }
 
+// ContainerdUnitPath is where the unit of a containerd of ours is.
+const ContainerdUnitPath = "/etc/systemd/system/containerd.service"
+
 // ContainerdUnit runs containerd as installed in /usr/local.
 func ContainerdUnit() host.File {
-	return host.File{Path: "/etc/systemd/system/containerd.service", Content: host.Text(containerdUnit)}
+	return host.File{Path: ContainerdUnitPath, Content: host.Text(containerdUnit)}
 }
+
+// IsContainerdUnit tells whether a unit is one of ours, of this version or another.
+func IsContainerdUnit(content string) bool { return strings.HasPrefix(content, unitMark) }
+
+const unitMark = "# Written by kubewright, which replaces it and the containerd that it runs."
+
+// CRIO is a part of CRI-O's configuration; parts of a higher number have the last word.
+func CRIO(sandboxImage string) host.File {
+	return host.File{Path: "/etc/crio/crio.conf.d/50-kubewright.conf", Content: host.Text(fmt.Sprintf(crioConfig, sandboxImage))}
+}
+
+const crioConfig = `# Written by kubewright: the cluster's sandbox image, and systemd's cgroups, which are CRI-O's default too.
+[crio.image]
+pause_image = "%s"
+
+[crio.runtime]
+cgroup_manager = "systemd"
+`
 
 // Crictl tells crictl where the runtime is, whichever it is. Socket is a URL, unix:///...
 func Crictl(socket string) host.File {
@@ -38,7 +60,8 @@ imports = ['/etc/containerd/conf.d/*.toml']
 `
 
 // As containerd's own unit, whose KillMode lets containers outlive a restart of containerd.
-const containerdUnit = `[Unit]
+const containerdUnit = unitMark + `
+[Unit]
 Description=containerd container runtime
 Documentation=https://containerd.io
 After=network.target dbus.service local-fs.target

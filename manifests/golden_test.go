@@ -117,7 +117,7 @@ func outputs(t *testing.T, c *config.Cluster, n config.Node, f config.Facts) map
 	add(Kubelet(c, n, f, kubelet, patches))
 	add(KubeletUnit(f.Commands["kubelet"]), nil)
 	add(Prerequisites(n.IP().Is6()), nil)
-	add([]host.File{Containerd(c.Spec.Runtime.SandboxImage), ContainerdUnit(), Crictl(c.Spec.Runtime.Socket)}, nil)
+	add([]host.File{Containerd(c.Spec.Runtime.SandboxImage), ContainerdUnit(), Crictl(c.Socket(n))}, nil)
 	out["/api/kubelet-config/kubelet"] = string(kubelet)
 	out["/api/kube-proxy/config.conf"] = string(must(KubeProxyConfiguration(c)))
 	out["/api/kube-proxy/kubeconfig.conf"] = string(KubeProxyKubeconfig(fmt.Sprintf("https://%s", netip.AddrPortFrom(n.IP(), 6443))))

@@ -107,11 +107,20 @@ func Kubelet(c *config.Cluster, n config.Node, f config.Facts, configuration []b
 		return nil, err
 	}
 	// Last, as kubeadm's upgrade does it: the instance's file is applied over the patches.
-	configuration, err = mergeField(configuration, "containerRuntimeEndpoint", c.Spec.Runtime.Socket)
+	configuration, err = mergeField(configuration, "containerRuntimeEndpoint", c.Socket(n))
 	if err != nil {
 		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
-	instance := fmt.Sprintf("containerRuntimeEndpoint: %q\n", c.Spec.Runtime.Socket)
+	instance := fmt.Sprintf("containerRuntimeEndpoint: %q\n", c.Socket(n))
+	if driver, err := CgroupDriver(configuration); err != nil {
+		return nil, err
+	} else if f.CgroupDriver != "" && f.CgroupDriver != driver {
+		// The kubelet asks the runtime itself, since 1.34; who reads the file should see the same.
+		if configuration, err = mergeField(configuration, "cgroupDriver", f.CgroupDriver); err != nil {
+			return nil, fmt.Errorf("kubelet configuration: %w", err)
+		}
+		instance += fmt.Sprintf("cgroupDriver: %q\n", f.CgroupDriver)
+	}
 	env := fmt.Sprintf("KUBELET_KUBEADM_ARGS=%q\n", strings.Join(kubeletFlags(n, f), " "))
 	return []host.File{
 		manifestDir(), // workers have none otherwise, and the kubelet complains every 20 s
@@ -119,6 +128,17 @@ func Kubelet(c *config.Cluster, n config.Node, f config.Facts, configuration []b
 		{Path: KubeletInstance, Content: host.Text(instance)},
 		{Path: KubeletFlags, Content: host.Text(env)},
 	}, nil
+}
+
+// CgroupDriver is what a kubelet configuration names; empty where it names none.
+func CgroupDriver(configuration []byte) (string, error) {
+	var set struct {
+		CgroupDriver string `json:"cgroupDriver"`
+	}
+	if err := yaml.Unmarshal(configuration, &set); err != nil {
+		return "", fmt.Errorf("kubelet configuration: %w", err)
+	}
+	return set.CgroupDriver, nil
 }
 
 // mergeField sets one field of a YAML document and leaves all others, known or not.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
 )
 
 // BinDirs is where commands are looked for, in the order of systemd's and root's PATH.
@@ -67,6 +68,7 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 	read("/etc/os-release", func(s string) { f.OS = osName(s) })
 	read("/proc/meminfo", func(s string) { f.MemoryBytes = memTotal(s) })
 	read("/proc/swaps", func(s string) { f.SwapOn = strings.Count(s, "\n") > 0 })
+	read(manifests.ContainerdUnitPath, func(s string) { f.OwnContainerd = manifests.IsContainerdUnit(s) })
 	read("/proc/self/status", func(s string) { f.Root = regexp.MustCompile(`(?m)^Uid:\s+\d+\s+0\s`).MatchString(s) })
 	var tcp4, tcp6 []uint16
 	read("/proc/net/tcp", func(s string) { tcp4 = listening(s) })

@@ -84,9 +84,8 @@ func newFakeHost(t *testing.T) *fakeHost {
 		"ip -4 -j route":   `[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"},{"dst":"192.0.2.0/24","dev":"eth0","prefsrc":"192.0.2.11"}]`,
 		"ip -6 -j route":   `[]`,
 		"nft list ruleset": "",
-		"crictl --runtime-endpoint unix:///run/containerd/containerd.sock --timeout 5s version": "RuntimeName:  containerd\n",
 	}
-	h.dial["unix /run/containerd/containerd.sock"] = accepts
+	standIn{name: "containerd", version: "v2.3.7", driver: "systemd"}.listen(h, containerdAt) // once it is started
 	h.dial["tcp 127.0.0.1:2379"] = accepts
 	return h
 }

@@ -91,7 +91,12 @@ func kubeletStart(ctx context.Context, t *Target) error {
 }
 
 func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
-	files, err := manifests.Kubelet(t.Cluster, t.Node, t.Facts, configuration, t.Patches)
+	facts := t.Facts
+	var err error
+	if facts.CgroupDriver, err = t.cgroupDriver(ctx, configuration); err != nil {
+		return err
+	}
+	files, err := manifests.Kubelet(t.Cluster, t.Node, facts, configuration, t.Patches)
 	if err != nil {
 		return err
 	}
@@ -99,7 +104,11 @@ func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
 	if err != nil {
 		return err
 	}
-	return t.startUnit(ctx, "kubelet", len(changes) > 0)
+	var paths []string
+	for _, f := range append(files, manifests.KubeletUnit(t.kubelet())...) {
+		paths = append(paths, f.Path)
+	}
+	return t.startUnit(ctx, "kubelet", len(changes) > 0, paths...)
 }
 
 // staticPods writes manifests, each once and final; the kubelet sees a file the moment it appears.

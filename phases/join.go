@@ -44,11 +44,9 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	}
 	own := *t
 	own.API = d.API
-	// The runtime is this host's own, as its flags say; hosts of a cluster may have different ones.
-	cluster := *d.Cluster
-	cluster.Spec.Runtime.Socket = t.Cluster.Spec.Runtime.Socket
-	own.Cluster = &cluster
+	own.Cluster = d.Cluster
 	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
+	own.Node.RuntimeSocket = t.endpoint() // that has been prepared; hosts of a cluster may have different ones
 	return &own, d, nil
 }
 
@@ -155,6 +153,11 @@ func (t *Target) checkJoin(d *Discovery) error {
 		return fmt.Errorf("ConfigMap kube-system/kubelet-config: %w", err)
 	}
 	findings := checkKubelet(kubelet, t.Facts, true)
+	for _, h := range d.Cluster.Spec.Hosts {
+		if h.Name == t.Node.Name && h.RuntimeSocket != "" && h.RuntimeSocket != t.endpoint() {
+			findings = append(findings, Finding{Name: "CRI", Message: fmt.Sprintf("the cluster's document names the runtime at %s for this host, and join has prepared %s: run it again with --cri-socket %s", h.RuntimeSocket, t.endpoint(), h.RuntimeSocket)})
+		}
+	}
 	if !t.Facts.Present[pki.KubeletConf] {
 		findings = append(findings, overlaps(d.Cluster, t.Facts)...)
 	}

@@ -37,6 +37,9 @@ type Journal struct {
 	steps  []Step           // in order, without stamps and commands
 	latest map[string]Step  // of each thing
 	stamps map[string]stamp // by path
+	seq    int              // of the last line
+	writes map[string]int   // when a path was last about to be written
+	starts map[string]int   // when a unit was last started by us
 }
 
 // Step is a line of the journal.
@@ -63,6 +66,7 @@ const (
 	aUnit    Kind = "unit"    // "enabled active"
 	anImage  Kind = "image"   // imported into the runtime
 	aCommand Kind = "command" // Argv
+	aStart   Kind = "start"   // of a unit, done
 	before   Kind = "found"
 	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
 )
@@ -71,7 +75,7 @@ type stamp struct{ stamp, digest string }
 
 // OpenJournal reads the journal of a host; one that is not there is empty.
 func OpenJournal(ctx context.Context, h host.Host) (*Journal, error) {
-	j := &Journal{host: h, latest: map[string]Step{}, stamps: map[string]stamp{}}
+	j := &Journal{host: h, latest: map[string]Step{}, stamps: map[string]stamp{}, writes: map[string]int{}, starts: map[string]int{}}
 	b, err := h.ReadFile(ctx, journalPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil
@@ -97,7 +101,10 @@ func OpenJournal(ctx context.Context, h host.Host) (*Journal, error) {
 }
 
 func (j *Journal) note(s Step) {
+	j.seq++
 	switch s.Kind {
+	case aStart:
+		j.starts[s.Name] = j.seq
 	case before:
 		if j.found == nil {
 			j.found = s.Found
@@ -106,6 +113,9 @@ func (j *Journal) note(s Step) {
 		j.stamps[s.Name] = stamp{s.Stamp, s.After}
 	case aCommand:
 	default:
+		if s.Kind == aFile {
+			j.writes[s.Name] = j.seq
+		}
 		j.steps = append(j.steps, s)
 		j.latest[string(s.Kind)+" "+s.Name] = s
 	}
@@ -123,7 +133,7 @@ func (j *Journal) only() *Journal {
 	if j == nil {
 		return nil
 	}
-	return &Journal{host: j.host, readOnly: true, bad: j.bad, found: j.found, steps: j.steps, latest: j.latest, stamps: j.stamps}
+	return &Journal{host: j.host, readOnly: true, bad: j.bad, found: j.found, steps: j.steps, latest: j.latest, stamps: j.stamps, writes: j.writes, starts: j.starts}
 }
 
 // add writes steps down. They may be taken when it has returned.
@@ -308,6 +318,16 @@ func (j *Journal) ours(path, description string) bool {
 	defer j.mu.Unlock()
 	s, ok := j.latest[string(aFile)+" "+path]
 	return ok && s.After == description
+}
+
+// stale tells that a unit has not been started since one of its files was written.
+func (j *Journal) stale(unit string, files []string) bool {
+	if j == nil {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(files, func(f string) bool { return j.writes[f] > j.starts[unit] })
 }
 
 func digest(f host.File) string {

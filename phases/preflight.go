@@ -36,6 +36,7 @@ func preflight(ctx context.Context, t *Target) error {
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	findings = append(findings, t.checkBundle()...)
+	findings = append(findings, t.checkRuntime(ctx)...)
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
 	}
@@ -96,7 +97,7 @@ func (t *Target) verifyBundle(ctx context.Context) error {
 // checkBundle looks for what the document names and the bundle lacks: without the
 // internet, nobody would bring it later.
 func (t *Target) checkBundle() (out []Finding) {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
 	for _, image := range requiredImages(t.Cluster, t.Node) {
@@ -141,7 +142,7 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		}
 	}
 	out = append(out, checkKubelet(c.Spec.Kubelet, f, n.Has(config.ControlPlaneRole))...)
-	if len(f.Sockets) > 1 && !slices.Contains(f.Sockets, c.Spec.Runtime.Socket) {
+	if len(f.Sockets) > 1 && n.RuntimeSocket == "" && c.Spec.Runtime.Socket == "" {
 		add("CRI", "several container runtimes are here (%s): name one with --cri-socket", strings.Join(f.Sockets, ", "))
 	}
 	used := func(port uint16, by string, ours bool) {

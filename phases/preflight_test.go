@@ -80,14 +80,19 @@ func TestPreflightFindings(t *testing.T) {
 		"no iptables":  {worker, lacks("iptables"), []string{"warning [FileExisting-iptables] iptables is not in PATH"}},
 		"no ethtool":   {worker, lacks("ethtool"), []string{"warning [FileExisting-ethtool] ethtool is not in PATH"}},
 
-		"cgroup v1":                   {cp, fact(func(f *config.Facts) { f.CgroupVersion = 1 }), []string{"[SystemVerification] this host runs cgroup v1, which the kubelet refuses since 1.35: boot with systemd.unified_cgroup_hierarchy=1, or accept it with spec.kubelet.failCgroupV1: false"}},
-		"cgroup v1, accepted":         {cp, all(fact(func(f *config.Facts) { f.CgroupVersion = 1 }), kubelet("failCgroupV1", false)), nil},
-		"cgroup v1, refused":          {cp, all(fact(func(f *config.Facts) { f.CgroupVersion = 1 }), kubelet("failCgroupV1", true)), []string{"[SystemVerification]"}},
-		"cgroup v1, cluster says":     {worker, fact(func(f *config.Facts) { f.CgroupVersion = 1 }), nil},
-		"swap":                        {cp, fact(func(f *config.Facts) { f.SwapOn = true }), []string{"[Swap] swap is on, which the kubelet refuses: turn it off with `swapoff -a` and in /etc/fstab, or accept it with spec.kubelet.failSwapOn: false"}},
-		"swap, accepted":              {cp, all(fact(func(f *config.Facts) { f.SwapOn = true }), kubelet("failSwapOn", false)), nil},
-		"several runtimes":            {worker, fact(func(f *config.Facts) { f.Sockets = []string{"unix:///a", "unix:///b"} }), []string{"[CRI] several container runtimes are here (unix:///a, unix:///b): name one with --cri-socket"}},
-		"several runtimes, one named": {worker, fact(func(f *config.Facts) { f.Sockets = []string{"unix:///a", "unix:///run/containerd/containerd.sock"} }), nil},
+		"cgroup v1":               {cp, fact(func(f *config.Facts) { f.CgroupVersion = 1 }), []string{"[SystemVerification] this host runs cgroup v1, which the kubelet refuses since 1.35: boot with systemd.unified_cgroup_hierarchy=1, or accept it with spec.kubelet.failCgroupV1: false"}},
+		"cgroup v1, accepted":     {cp, all(fact(func(f *config.Facts) { f.CgroupVersion = 1 }), kubelet("failCgroupV1", false)), nil},
+		"cgroup v1, refused":      {cp, all(fact(func(f *config.Facts) { f.CgroupVersion = 1 }), kubelet("failCgroupV1", true)), []string{"[SystemVerification]"}},
+		"cgroup v1, cluster says": {worker, fact(func(f *config.Facts) { f.CgroupVersion = 1 }), nil},
+		"swap":                    {cp, fact(func(f *config.Facts) { f.SwapOn = true }), []string{"[Swap] swap is on, which the kubelet refuses: turn it off with `swapoff -a` and in /etc/fstab, or accept it with spec.kubelet.failSwapOn: false"}},
+		"swap, accepted":          {cp, all(fact(func(f *config.Facts) { f.SwapOn = true }), kubelet("failSwapOn", false)), nil},
+		"several runtimes":        {worker, fact(func(f *config.Facts) { f.Sockets = []string{"unix:///a", "unix:///b"} }), []string{"[CRI] several container runtimes are here (unix:///a, unix:///b): name one with --cri-socket"}},
+		"several runtimes, one named in the document": {worker, func(c *config.Cluster, _ *config.Node, f *config.Facts) {
+			f.Sockets, c.Spec.Runtime.Socket = []string{"unix:///a", "unix:///b"}, "unix:///b"
+		}, nil},
+		"several runtimes, one named for the host": {worker, func(_ *config.Cluster, n *config.Node, f *config.Facts) {
+			f.Sockets, n.RuntimeSocket = []string{"unix:///a", "unix:///b"}, "unix:///b"
+		}, nil},
 
 		"one processor": {cp, fact(func(f *config.Facts) { f.CPUs = 1 }), []string{"[NumCPU] 1 processor, and a control plane needs 2"}},
 		"little memory": {cp, fact(func(f *config.Facts) { f.MemoryBytes = 1699 << 20 }), []string{"[Mem] 1699 MiB of memory, and a control plane needs 1700"}},

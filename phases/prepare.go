@@ -24,7 +24,7 @@ func prepare() []Phase {
 		{Name: "ledger", Short: "note what is here, for reset to bring back", After: []string{"preflight"}, Run: ledger},
 		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"ledger"}, Run: kernel},
 		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"ledger"}, Run: install},
-		{Name: "runtime", Short: "configure and start containerd", After: []string{"install"}, Run: startRuntime},
+		{Name: "runtime", Short: "configure and start the container runtime", After: []string{"install"}, Run: startRuntime},
 		{Name: "wait-runtime", Short: "wait until the container runtime answers", After: []string{"runtime"}, Waits: true, Run: waitRuntime},
 		{Name: "images", Short: "import the images that this host will run", After: []string{"wait-runtime"}, Run: images},
 	}
@@ -137,8 +137,13 @@ func (t *Target) destination(artifact string) string {
 		if p.artifact != artifact {
 			continue
 		}
-		// containerd brings its shim: both are the host's, or both are ours.
-		if have := t.Facts.Commands[p.command]; have != "" && !isOurs(have) {
+		have := t.Facts.Commands[p.command]
+		switch {
+		case p.command == "containerd": // it brings its shim: both are the host's, or both are ours
+			if !t.ownsContainerd() {
+				return ""
+			}
+		case p.command == "runc" && t.engine() != containerd, have != "" && !isOurs(have):
 			return ""
 		}
 		return p.path
@@ -157,6 +162,11 @@ var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: 
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.
 func install(ctx context.Context, t *Target) error {
+	if t.ownsContainerd() { // first: it is the sign that what comes next is ours, should we be cut short
+		if err := t.writeUnits(ctx, []host.File{manifests.ContainerdUnit()}); err != nil {
+			return err
+		}
+	}
 	if len(t.wantedFiles()) == 0 && t.Facts.Commands["kubelet"] == "" {
 		return errNoKubelet
 	}
@@ -181,18 +191,6 @@ func (t *Target) kubelet() string {
 	return binDir + "/kubelet"
 }
 
-// ownsContainerd tells whether containerd and its configuration are ours to write: the
-// document names containerd's socket, and no package of the host brought one.
-func (t *Target) ownsContainerd() bool {
-	have := t.Facts.Commands["containerd"]
-	return t.Bundle != nil && t.socket() == containerdSocket && (have == "" || isOurs(have))
-}
-
-const containerdSocket = "/run/containerd/containerd.sock"
-
-// socket is the path of the runtime's socket.
-func (t *Target) socket() string { return strings.TrimPrefix(t.Cluster.Spec.Runtime.Socket, "unix://") }
-
 // writeUnits writes units and what belongs to them, and has systemd read them.
 func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
 	changes, err := t.write(ctx, files...)
@@ -202,33 +200,37 @@ func (t *Target) writeUnits(ctx context.Context, files []host.File) error {
 	return t.do(ctx, "systemctl", "daemon-reload")
 }
 
-// startRuntime brings containerd to its configuration and starts it.
+// startRuntime brings a containerd of ours, or CRI-O, to its configuration and starts it.
 func startRuntime(ctx context.Context, t *Target) error {
 	if t.ownsContainerd() {
-		before := t.changes.Load()
-		if err := t.writeUnits(ctx, []host.File{manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage), manifests.ContainerdUnit()}); err != nil {
+		changes, err := t.write(ctx, manifests.Containerd(t.Cluster.Spec.Runtime.SandboxImage))
+		if err != nil {
 			return err
 		}
-		changed := t.changes.Load() > before
-		if err := t.enableUnit(ctx, "containerd"); err != nil {
+		if err := t.enableUnit(ctx, containerd.unit()); err != nil {
 			return err
 		}
-		if err := t.startUnit(ctx, "containerd", changed); err != nil {
+		if err := t.startUnit(ctx, containerd.unit(), len(changes) > 0, manifests.ContainerdUnit().Path, manifests.Containerd("").Path); err != nil {
 			return err
 		}
 	}
-	_, err := t.write(ctx, manifests.Crictl(t.Cluster.Spec.Runtime.Socket))
+	if t.engine() == crio {
+		if err := t.configureCRIO(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := t.write(ctx, manifests.Crictl(t.endpoint()))
 	return err
 }
 
 func waitRuntime(ctx context.Context, t *Target) error {
 	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
 	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
-		_, err := t.Host.Run(ctx, host.Query("crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket, "--timeout", "5s", "version"))
+		_, err := t.runtimeVersion(ctx)
 		return err
 	})
-	if err != nil && t.ownsContainerd() {
-		return t.withJournal(ctx, "containerd", err)
+	if unit := t.engine().unit(); err != nil && unit != "" {
+		return t.withJournal(ctx, unit, err)
 	}
 	return err
 }
@@ -244,26 +246,24 @@ func (t *Target) enableUnit(ctx context.Context, unit string) error {
 	return t.do(ctx, "systemctl", "enable", "--quiet", unit)
 }
 
-// startUnit has a unit running, restarted where its files changed.
-func (t *Target) startUnit(ctx context.Context, unit string, changed bool) error {
+// startUnit has a unit running, restarted where the files that it reads have changed: now, or
+// in a run that was cut short before it came to that.
+func (t *Target) startUnit(ctx context.Context, unit string, changed bool, files ...string) error {
 	_, err := t.Host.Run(ctx, host.Query("systemctl", "is-active", "--quiet", unit))
-	if err != nil || changed {
-		if err := t.noteUnit(ctx, unit); err != nil {
-			return err
-		}
-	}
+	verb := "restart"
 	switch {
 	case err != nil:
-		err = t.do(ctx, "systemctl", "start", unit)
-	case changed:
-		err = t.do(ctx, "systemctl", "restart", unit)
-	default:
+		verb = "start"
+	case !changed && !t.Journal.stale(unit, files):
 		return nil
 	}
-	if err != nil {
+	if err := t.noteUnit(ctx, unit); err != nil {
+		return err
+	}
+	if err := t.do(ctx, "systemctl", verb, unit); err != nil {
 		return t.withJournal(ctx, unit, err)
 	}
-	return nil
+	return t.note(ctx, Step{Kind: aStart, Name: unit})
 }
 
 // withJournal adds the last words of a unit to an error about it.
@@ -277,7 +277,7 @@ func (t *Target) withJournal(ctx context.Context, unit string, err error) error 
 
 // wantedImages are the images of the bundle that this host will run.
 func (t *Target) wantedImages() []bundle.Artifact {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
 	var wanted []bundle.Artifact
@@ -308,7 +308,7 @@ func (t *Target) dialRuntime(ctx context.Context) (net.Conn, error) {
 // images imports what is not there with the right digest. Without a bundle the runtime
 // pulls what it lacks, when it starts the pod.
 func images(ctx context.Context, t *Target) error {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
 	wanted := t.imports(ctx)

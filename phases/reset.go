@@ -46,7 +46,7 @@ func stopKubelet(ctx context.Context, t *Target) error {
 }
 
 func removePods(ctx context.Context, t *Target) error {
-	crictl := []string{"crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket}
+	crictl := []string{"crictl", "--runtime-endpoint", t.endpoint()}
 	out, err := t.Host.Run(ctx, host.Query(append(crictl, "pods", "--quiet")...))
 	if err != nil {
 		infos, e := t.Host.Stat(ctx, t.socket())
@@ -145,7 +145,7 @@ func stopRuntime(ctx context.Context, t *Target) error {
 	}
 	var all *multierror.Error
 	for _, s := range t.Journal.things(anImage) {
-		image := []string{"crictl", "--runtime-endpoint", t.Cluster.Spec.Runtime.Socket}
+		image := []string{"crictl", "--runtime-endpoint", t.endpoint()}
 		if _, err := t.Host.Run(ctx, host.Query(append(image, "inspecti", "--quiet", s.Name)...)); err != nil {
 			continue
 		}

@@ -41,7 +41,7 @@ func (o *hostOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.bundle, "bundle", "", "folder with binaries and images; without it, what is on the host has to do")
 	f.StringVar(&o.nodeName, "node-name", "", "name of the Node (default: the host name)")
 	f.StringVar(&o.address, "apiserver-advertise-address", "", "IP address of this host that others reach (default: that of the default route)")
-	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
+	f.StringVar(&o.socket, "cri-socket", "", "socket of this host's container runtime (default: the only one found, else unix:///run/containerd/containerd.sock)")
 	f.StringVar(&o.patches, "patches", "", "folder with patches, named as for kubeadm: target[suffix][+strategic|merge|json].{yaml,json}")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change on this host and in the API, and change nothing")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
@@ -108,9 +108,11 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 
 // complete fills what flags and the bundle say into the document, and validates it.
 func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.Role) error {
-	set(&c.Spec.Runtime.Socket, o.socket)
-	if c.Spec.Runtime.Socket != "" && !strings.Contains(c.Spec.Runtime.Socket, "://") {
-		c.Spec.Runtime.Socket = "unix://" + c.Spec.Runtime.Socket // as kubeadm
+	if o.socket != "" && !strings.Contains(o.socket, "://") {
+		o.socket = "unix://" + o.socket // as kubeadm
+	}
+	if err := config.CheckSocket(o.socket); err != nil {
+		return fmt.Errorf("--cri-socket %w", err)
 	}
 	set(&c.Spec.Patches, o.patches)
 	var v config.Versions
@@ -123,6 +125,7 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 	}
 	t.Cluster = c
 	t.Node = c.Node(o.nodeName, role, t.Facts)
+	set(&t.Node.RuntimeSocket, o.socket)
 	if o.address != "" {
 		t.Node.Address = o.address
 		if !t.Node.IP().IsValid() {

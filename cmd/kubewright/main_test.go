@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 			return makeBundle(filepath.Join(e.WorkDir, "bundle"))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"nobody": asNobody, "flip": flip, "noleak": noLeak,
+			"nobody": asNobody, "flip": flip, "noleak": noLeak, "certs": makeCerts, "mode": mode, "readlink": readlink,
 		},
 	})
 }

@@ -49,7 +49,7 @@ Phases:
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.BoolVarP(&yes, "force", "f", false, "the same, under kubeadm's name")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change on this host and in the API, and change nothing")
-	f.StringVar(&o.socket, "cri-socket", "", "socket of the container runtime (default unix:///run/containerd/containerd.sock)")
+	f.StringVar(&o.socket, "cri-socket", "", "socket of this host's container runtime (default: the only one found, else unix:///run/containerd/containerd.sock)")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	completePhases(cmd, phases.Reset())
 	return cmd
