@@ -20,8 +20,8 @@ import (
 
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 	"github.com/kubewright/kubewright/host"
-	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -174,7 +174,7 @@ func (d *Discovery) read(ctx context.Context) error {
 		// RBAC hides from a token what a kubeadm cluster never had.
 		var theirs string
 		if theirs, err = d.data(ctx, "kube-system", "kubeadm-config", "ClusterConfiguration"); err == nil {
-			d.Cluster, err = manifests.ParseClusterConfiguration([]byte(theirs))
+			d.Cluster, err = kubeadm.ReadClusterConfiguration([]byte(theirs))
 		}
 	}
 	if err != nil {
