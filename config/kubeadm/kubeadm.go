@@ -174,7 +174,8 @@ func (d *Documents) take(objects map[string]map[string]any) (all []error) {
 		p.cluster(k)
 		k.into(d.Cluster)
 	}
-	// kubeadm has no word for the pod network; see the package's readers for what they say of it.
+	// kubeadm has no word for the pod network. A range of pods asks for one; without a range
+	// the user has something else in mind, and flannel could not run.
 	if s.Network.CNI.Name = "none"; s.Network.PodCIDR != "" {
 		s.Network.CNI.Name = "flannel"
 	}
