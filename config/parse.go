@@ -20,6 +20,19 @@ import (
 // Load reads and decodes a document, strictly; "-" is standard input. It neither
 // defaults nor validates: [Cluster.Default] and [Cluster.Validate] do.
 func Load(path string) (*Cluster, error) {
+	b, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Read reads a file of documents; "-" is standard input.
+func Read(path string) ([]byte, error) {
 	if path == "-" {
 		path = "/dev/stdin"
 	}
@@ -27,11 +40,7 @@ func Load(path string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the cluster document: %w", err)
 	}
-	c, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return b, nil
 }
 
 // Parse decodes one document. Unknown fields and wrong types are errors, all of them at

@@ -230,20 +230,20 @@ func uploadConfig(ctx context.Context, t *Target) error {
 	return t.apply(ctx, append(addons.Config(cluster, kubelet, len(t.Cluster.Spec.Kubelet)+len(t.Cluster.Spec.FeatureGates) > 0), own...)...)
 }
 
-// bootstrapToken lets nodes join: what they may do, the token, and cluster-info signed
-// with it by ourselves, long before the controller manager would.
+// bootstrapToken lets nodes join: what they may do, the tokens, and cluster-info signed
+// with them by ourselves, long before the controller manager would.
 func bootstrapToken(ctx context.Context, t *Target) error {
-	var expires time.Time
-	if t.TTL > 0 {
-		expires = time.Now().Add(t.TTL)
-	}
-	info, err := addons.ClusterInfo(t.server(), t.Secrets.CACert(), []addons.Token{t.Token})
+	tokens := t.initTokens()
+	info, err := addons.ClusterInfo(t.server(), t.Secrets.CACert(), signers(tokens))
 	if err != nil {
 		return err
 	}
-	secret := addons.TokenSecret(t.Token, "Made by kubewright init.", expires, addons.TokenUsages(), addons.TokenGroups())
+	objects := addons.RBAC()
+	for _, token := range tokens {
+		objects = append(objects, token.secret(time.Now()))
+	}
 	// The controller manager removes signatures for which it finds no token.
-	if err := t.apply(ctx, append(addons.RBAC(), secret)...); err != nil {
+	if err := t.apply(ctx, objects...); err != nil {
 		return err
 	}
 	return t.apply(ctx, info...)

@@ -49,6 +49,11 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	cluster.Spec.Runtime.Socket = t.Cluster.Spec.Runtime.Socket
 	own.Cluster = &cluster
 	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
+	for _, h := range t.Cluster.Spec.Hosts { // what was said of this host here
+		if h.Name == own.Node.Name {
+			own.Node = h.Over(own.Node)
+		}
+	}
 	return &own, d, nil
 }
 

@@ -51,6 +51,7 @@ type Target struct {
 	Patches manifests.Patches
 	Token   addons.Token  // that joining nodes use
 	TTL     time.Duration // of the token; 0: it never expires
+	Tokens  []InitToken   // that init makes; nil: Token
 	// Discover finds the cluster that this host joins. Every call gives the same answer.
 	Discover func(ctx context.Context) (*Discovery, error)
 	// Ignore holds the names of preflight checks whose failures are only shown, in lower case, or "all".

@@ -16,6 +16,7 @@ import (
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/pki"
@@ -33,6 +34,9 @@ type hostOptions struct {
 	ignore    []string
 	tokenFile string
 	token     string
+	config    string
+	own       config.Node // what a document of kubeadm says of this host
+	kubeadm   bool        // the document is one of kubeadm's
 	out       func() output
 }
 
@@ -96,12 +100,16 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 		c.Spec.Runtime.Socket = "unix://" + c.Spec.Runtime.Socket // as kubeadm
 	}
 	set(&c.Spec.Patches, o.patches)
+	o.addOwn(c, t, role)
 	var v config.Versions
 	if t.Bundle != nil {
 		v = t.Bundle.Versions("linux/" + t.Facts.Machine)
 	}
 	c.Default(v)
 	if err := c.Validate(); err != nil {
+		if o.kubeadm {
+			return fmt.Errorf("%s is not valid: %s", o.config, kubeadm.In(err))
+		}
 		return fmt.Errorf("the cluster document is not valid: %w", err)
 	}
 	t.Cluster = c
@@ -130,8 +138,8 @@ func set(s *string, v string) {
 
 type initOptions struct {
 	hostOptions
-	config   string
 	document config.Cluster // from flags
+	tokens   []kubeadm.Token
 	certSANs []string
 	gates    []string
 	ttl      time.Duration
@@ -148,17 +156,23 @@ What the host lacks is installed from --bundle; certificates, static pods, kubel
 kube-proxy, CoreDNS and the pod network are made. It ends with a kubeconfig in
 /etc/kubernetes/admin.conf and prints the command with which workers join.
 
+--config takes a Cluster document, or kubeadm's InitConfiguration, ClusterConfiguration,
+KubeletConfiguration and KubeProxyConfiguration. A field that kubewright does not honour is
+an error. What they leave open gets our default: keys are ECDSA-P256, say. They have no word
+for the pod network: it is flannel where they give podSubnet, else none; --cni chooses.
+
 Phases, each also as "kubewright init phase NAME":
 ` + describePhases(phases.Init()),
 		Example: `  kubewright init --bundle /mnt/bundle
   kubewright init --config cluster.yaml --bundle /mnt/bundle
+  kubewright init --config kubeadm.yaml --bundle /mnt/bundle --cni none
   kubewright init --pod-network-cidr 10.10.0.0/16 --control-plane-endpoint api.example.org`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), phases.Init()) },
 	}
 	o.flags(cmd.PersistentFlags())
 	f, s := cmd.PersistentFlags(), &o.document.Spec
-	f.StringVar(&o.config, "config", "", "file with a Cluster document; - is standard input")
+	f.StringVar(&o.config, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
 	f.StringVar(&s.KubernetesVersion, "kubernetes-version", "", "version to install (default: that of the bundle)")
 	f.StringVar(&s.ControlPlane.Endpoint, "control-plane-endpoint", "", "stable HOST[:PORT] for all API servers")
 	f.Int32Var(&s.ControlPlane.BindPort, "apiserver-bind-port", 0, "port of the API server (default 6443)")
@@ -197,10 +211,27 @@ func (o *initOptions) cluster() (*config.Cluster, error) {
 	if o.config == "" {
 		return &o.document, nil
 	}
+	b, err := config.Read(o.config)
+	if err != nil {
+		return nil, err
+	}
+	cni := o.document.Spec.Network.CNI.Name
+	if o.kubeadm = kubeadm.Is(b); o.kubeadm {
+		o.document.Spec.Network.CNI.Name = "" // their documents cannot say it
+	}
 	if other := o.fromFlags(); other != "" {
 		return nil, fmt.Errorf("--config and --%s: the document says it all, so write it there", other)
 	}
-	return config.Load(o.config)
+	var c *config.Cluster
+	if o.kubeadm {
+		c, err = o.fromKubeadm(b, cni)
+	} else {
+		c, err = config.Parse(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.config, err)
+	}
+	return c, nil
 }
 
 // fromFlags names a flag whose place is in the document; empty where there is none.
@@ -266,12 +297,9 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	token, err := o.readToken()
+	token, tokens, err := o.bootstrapTokens()
 	if err != nil {
 		return nil, err
-	}
-	if token == (addons.Token{}) {
-		token = addons.NewToken()
 	}
 	t, err := o.target(ctx)
 	if err != nil {
@@ -280,7 +308,7 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return nil, err
 	}
-	t.Token = token
+	t.Token, t.Tokens = token, tokens
 	if t.TTL = o.ttl; t.TTL < 0 {
 		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
 	}
