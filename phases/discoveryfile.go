@@ -22,12 +22,9 @@ import (
 // byFile finds the cluster that a kubeconfig names, whose word is the trust: the server must
 // show a certificate of its CA. It returns the kubeconfig for the requests of the join.
 func (d *Discovery) byFile(ctx context.Context, h host.Host, o DiscoverOptions) ([]byte, error) {
-	c, auth, err := named(o.Kubeconfig)
+	c, auth, err := o.named()
 	if err != nil {
-		return nil, fmt.Errorf("the discovery file %w", err)
-	}
-	if o.TLSToken == (addons.Token{}) && !canLogIn(auth) {
-		return nil, errors.New("the discovery file holds no credentials: give the token with which this host may join, --tls-bootstrap-token (or --token, --token-file); make one on a control plane with `kubewright token create`")
+		return nil, err
 	}
 	conf, err := single(c, auth)
 	if err != nil {
@@ -70,6 +67,26 @@ func (d *Discovery) byFile(ctx context.Context, h host.Host, o DiscoverOptions) 
 		return pki.BootstrapKubeconfig("kubernetes", d.Server, d.CA, o.TLSToken.Reveal())
 	}
 	return conf, nil
+}
+
+// Check finds what is wrong with a discovery file before anything is done with it.
+func (o DiscoverOptions) Check() error {
+	if o.Kubeconfig == nil {
+		return nil
+	}
+	_, _, err := o.named()
+	return err
+}
+
+func (o DiscoverOptions) named() (*clientcmdapi.Cluster, *clientcmdapi.AuthInfo, error) {
+	c, auth, err := named(o.Kubeconfig)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("the discovery file %w", err)
+	case o.TLSToken == (addons.Token{}) && !canLogIn(auth):
+		return nil, nil, errors.New("the discovery file holds no credentials: give the token with which this host may join, --tls-bootstrap-token (or --token, --token-file); make one on a control plane with `kubewright token create`")
+	}
+	return c, auth, nil
 }
 
 // named is the cluster that a kubeconfig means: that of its context, else the only one.

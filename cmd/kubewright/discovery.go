@@ -109,7 +109,7 @@ func discoverOptions(ctx context.Context, d kubeadm.Discovery) (o phases.Discove
 		if o.Kubeconfig, err = discoveryFile(ctx, d.File); err != nil {
 			return o, fmt.Errorf("the discovery file %s: %w", d.File, err)
 		}
-		return o, nil
+		return o, o.Check()
 	}
 	if o.Token, err = addons.ParseToken(d.Token); err != nil {
 		return o, err
@@ -127,8 +127,11 @@ func discoveryFile(ctx context.Context, path string) ([]byte, error) {
 	if strings.HasPrefix(path, "https://") {
 		return download(ctx, path)
 	}
-	k, err := clientcmd.LoadFromFile(path) // paths in it are relative to it
+	k, err := clientcmd.LoadFromFile(path)
 	if err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ResolveLocalPaths(k); err != nil { // they are relative to it
 		return nil, err
 	}
 	if err := clientcmdapi.FlattenConfig(k); err != nil {
