@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 // InitToken is a bootstrap token that init makes.
 type InitToken struct {
 	addons.Token
-	Description    string
+	Description    string        // empty: that init made it
 	TTL            time.Duration // 0: it never expires
 	Expires        time.Time     // zero: by TTL
 	Usages, Groups []string
@@ -21,7 +22,7 @@ func (t *Target) initTokens() []InitToken {
 	if t.Tokens != nil {
 		return t.Tokens
 	}
-	return []InitToken{{Token: t.Token, Description: "Made by kubewright init.", TTL: t.TTL, Usages: addons.TokenUsages(), Groups: addons.TokenGroups()}}
+	return []InitToken{{Token: t.Token, TTL: t.TTL, Usages: addons.TokenUsages(), Groups: addons.TokenGroups()}}
 }
 
 // signers are the tokens that sign cluster-info.
@@ -39,5 +40,5 @@ func (t InitToken) secret(now time.Time) addons.Object {
 	if expires.IsZero() && t.TTL > 0 {
 		expires = now.Add(t.TTL)
 	}
-	return addons.TokenSecret(t.Token, t.Description, expires, t.Usages, t.Groups)
+	return addons.TokenSecret(t.Token, cmp.Or(t.Description, "Made by kubewright init."), expires, t.Usages, t.Groups)
 }
