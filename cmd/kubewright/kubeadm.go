@@ -136,6 +136,7 @@ kubeadm has no word for the pod network: it is flannel where they give podSubnet
 			if len(unkept) > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "not in the Cluster document:\n  - %s\n", strings.Join(unkept, "\n  - "))
 			}
+			fmt.Fprintln(cmd.ErrOrStderr(), cniNote)
 			if out() == "json" {
 				if document, err = yaml.YAMLToJSON(document); err != nil {
 					return err
@@ -153,6 +154,8 @@ kubeadm has no word for the pod network: it is flannel where they give podSubnet
 	cmd.Flags().StringVar(&target, "new-config", "", "file to write (default: standard output)")
 	return cmd
 }
+
+const cniNote = "kubeadm has no word for the pod network: see spec.network.cni.name, where none leaves it to you"
 
 // migrate gives the Cluster document as YAML, and what has no place in it.
 func migrate(path string, v config.Versions) (document []byte, unkept []string, err error) {
