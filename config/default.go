@@ -98,6 +98,36 @@ func (c *Cluster) Socket(n Node) string {
 	return first(n.RuntimeSocket, c.Spec.Runtime.Socket, ContainerdSocket)
 }
 
+// Over gives t where it says something, and base elsewhere.
+func (t Timeouts) Over(base Timeouts) Timeouts {
+	wait(&t.ControlPlaneComponentHealthCheck, base.ControlPlaneComponentHealthCheck.Duration)
+	wait(&t.KubeletHealthCheck, base.KubeletHealthCheck.Duration)
+	wait(&t.KubernetesAPICall, base.KubernetesAPICall.Duration)
+	wait(&t.Discovery, base.Discovery.Duration)
+	wait(&t.TLSBootstrap, base.TLSBootstrap.Duration)
+	return t
+}
+
+// Over gives n where it says something, and base elsewhere. The roles are those of base.
+func (n Node) Over(base Node) Node {
+	if n.Name != "" {
+		base.Name = n.Name
+	}
+	if n.Address != "" {
+		base.Address = n.Address
+	}
+	if n.Labels != nil {
+		base.Labels = n.Labels
+	}
+	if n.Taints != nil {
+		base.Taints = n.Taints
+	}
+	if n.KubeletArgs != nil {
+		base.KubeletArgs = n.KubeletArgs
+	}
+	return base
+}
+
 func first(values ...string) string {
 	for _, v := range values {
 		if v != "" {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"encoding"
 	"encoding/json"
 	"errors"
@@ -21,12 +20,9 @@ import (
 // Load reads and decodes a document, strictly; "-" is standard input. It neither
 // defaults nor validates: [Cluster.Default] and [Cluster.Validate] do.
 func Load(path string) (*Cluster, error) {
-	if path == "-" {
-		path = "/dev/stdin"
-	}
-	b, err := os.ReadFile(path)
+	b, err := Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the cluster document: %w", err)
+		return nil, err
 	}
 	c, err := Parse(b)
 	if err != nil {
@@ -35,33 +31,40 @@ func Load(path string) (*Cluster, error) {
 	return c, nil
 }
 
+// Read reads a file of documents; "-" is standard input.
+func Read(path string) ([]byte, error) {
+	if path == "-" {
+		path = "/dev/stdin"
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster document: %w", err)
+	}
+	return b, nil
+}
+
 // Parse decodes one document. Unknown fields and wrong types are errors, all of them at
 // once, each with its path; so are duplicate keys, and a second document in the file.
 func Parse(b []byte) (*Cluster, error) {
-	j, err := yaml.YAMLToJSONStrict(b)
-	if err != nil {
-		return nil, notYAML(err)
-	}
-	if n := documents(b); n > 1 {
-		return nil, fmt.Errorf("%d documents: write one Cluster, and no more, into the file", n)
-	}
-	var head struct{ APIVersion, Kind any }
-	if err := json.Unmarshal(j, &head); err != nil || string(j) == "null" {
-		return nil, errors.New("not a cluster document: write an object that begins with apiVersion: " + APIVersion)
-	}
-	if head.APIVersion != APIVersion || head.Kind != Kind {
-		return nil, fmt.Errorf("apiVersion %s, kind %s: write apiVersion: %s and kind: %s", quoted(head.APIVersion), quoted(head.Kind), APIVersion, Kind)
-	}
-	var whole any
-	numbers := json.NewDecoder(bytes.NewReader(j))
-	numbers.UseNumber()
-	if err := numbers.Decode(&whole); err != nil {
+	object, err := Object(b)
+	if err != nil && err != errNoObject {
 		return nil, err
 	}
-	p := &problems{}
-	p.fits("", whole, reflect.TypeFor[Cluster]())
-	if p.all != nil {
-		return nil, Errors(p.all)
+	if n := len(Documents(b)); n > 1 {
+		return nil, fmt.Errorf("%d documents: write one Cluster, and no more, into the file", n)
+	}
+	if err == errNoObject {
+		return nil, errors.New("not a cluster document: write an object that begins with apiVersion: " + APIVersion)
+	}
+	if object["apiVersion"] != APIVersion || object["kind"] != Kind {
+		return nil, fmt.Errorf("apiVersion %s, kind %s: write apiVersion: %s and kind: %s", quoted(object["apiVersion"]), quoted(object["kind"]), APIVersion, Kind)
+	}
+	if misfits := Misfits("", object, reflect.TypeFor[Cluster]()); misfits != nil {
+		return nil, Errors(&multierror.Error{Errors: misfits})
+	}
+	j, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
 	}
 	c := &Cluster{}
 	strict, err := kjson.UnmarshalStrict(j, c) // keeps integers in maps what they are
@@ -87,18 +90,6 @@ func notYAML(err error) error {
 		return Errors(all)
 	}
 	return fmt.Errorf("not a YAML document: %w", err)
-}
-
-var separator = regexp.MustCompile(`(?m)^---(\s|$)`)
-
-// documents counts those of a file that hold anything; decoders look at the first alone.
-func documents(b []byte) (n int) {
-	for _, d := range separator.Split(string(b), -1) {
-		if j, err := yaml.YAMLToJSON([]byte(d)); err != nil || string(j) != "null" {
-			n++
-		}
-	}
-	return n
 }
 
 var (

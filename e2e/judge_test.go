@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
 )
 
-// The same wish to the real kubeadm and to us, on like hosts: what differs is intended, and
-// listed with its reason. Then a worker of ours joins the cluster that kubeadm made.
+// The same documents to the real kubeadm and to us, on like hosts: what differs is intended,
+// and listed with its reason. Then a worker of ours joins the cluster that kubeadm made.
 func TestKubeadmAsJudge(t *testing.T) {
 	t.Parallel()
 	ctx, _ := needLab(t, 6*time.Minute)
@@ -34,11 +36,7 @@ func TestKubeadmAsJudge(t *testing.T) {
 		return err
 	})
 	g.Go(func() (err error) {
-		const token = "/root/token"
-		if err := hosts[1].Write(gctx, token, 0o600, strings.NewReader(cluster.KubeadmToken)); err != nil {
-			return err
-		}
-		o := cluster.Options{Document: cluster.Document(""), Args: append([]string{"--token-file", token}, cluster.Bundle...), Log: events.add}
+		o := cluster.Options{Document: cluster.KubeadmConfig(""), Args: cluster.Bundle, Log: events.add}
 		if ours, err = cluster.Kubewright(gctx, hosts[1], nil, o); err == nil {
 			err = ours.WaitReady(gctx)
 		}
@@ -63,7 +61,7 @@ func TestKubeadmAsJudge(t *testing.T) {
 			t.Error(p)
 		}
 	})
-	t.Run("a worker of ours joins kubeadm's cluster", func(t *testing.T) { joinKubeadms(ctx, t, theirs, hosts[2]) })
+	t.Run("a worker of ours joins kubeadm's cluster by its documents", func(t *testing.T) { joinKubeadms(ctx, t, theirs, hosts[2]) })
 }
 
 // judge finds what differs and is not listed, and what is listed and does not differ.
@@ -123,14 +121,48 @@ func union[V any](a, b map[string]V) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// joinKubeadms obeys the command that kubeadm prints, with our join.
+// joinKubeadms joins by a JoinConfiguration. Its three forms of discovery find the same
+// cluster: the second and the third have nothing left to do.
 func joinKubeadms(ctx context.Context, t *testing.T, c *cluster.Cluster, worker *lab.Host) {
-	out := run(ctx, t, c.ControlPlane, cluster.KubeadmPath, "token", "create", "--print-join-command")
-	argv := append(strings.Fields(out)[1:], cluster.Bundle...)
-	kubewright(ctx, t, worker, argv...)
+	const file, document = "/root/discovery.conf", "/root/join.yaml"
+	argv := strings.Fields(run(ctx, t, c.ControlPlane, cluster.KubeadmPath, "token", "create", "--print-join-command"))
+	endpoint, token, pin := argv[2], argv[slices.Index(argv, "--token")+1], argv[slices.Index(argv, "--discovery-token-ca-cert-hash")+1]
+	info, err := c.Client.CoreV1().ConfigMaps("kube-public").Get(ctx, "cluster-info", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A kubeconfig of one cluster without a name; the user is ours.
+	withUser := strings.Replace(info.Data["kubeconfig"], "contexts: null\ncurrent-context: \"\"", "contexts: [{name: a, context: {cluster: \"\", user: a}}]\ncurrent-context: a", 1)
+	withUser = strings.Replace(withUser, "users: null", "users: [{name: a, user: {token: "+token+"}}]", 1)
+	for _, form := range []struct{ name, file, discovery, state string }{
+		{"file and tlsBootstrapToken", info.Data["kubeconfig"], "file: {kubeConfigPath: " + file + "}\n  tlsBootstrapToken: " + token, "done"},
+		{"bootstrapToken", "", "bootstrapToken: {apiServerEndpoint: \"" + endpoint + "\", token: " + token + ", caCertHashes: [\"" + pin + "\"]}", "unchanged"},
+		{"file with credentials", withUser, "file: {kubeConfigPath: " + file + "}", "unchanged"},
+	} {
+		join := "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\nnodeRegistration: {taints: [{key: e2e, effect: PreferNoSchedule}]}\ndiscovery:\n  " + form.discovery + "\n"
+		for path, content := range map[string]string{document: join, file: form.file} {
+			if err := worker.Write(ctx, path, 0o600, strings.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, said, err := worker.Exec(ctx, nil, append([]string{tool, "join", "-o", "json", "--config", document}, cluster.Bundle...)...)
+		if err != nil {
+			t.Fatalf("by %s: %v\n%s%s", form.name, err, out, said)
+		}
+		if !regexp.MustCompile(`"phase":"kubelet-start","state":"` + form.state + `"`).MatchString(string(said)) {
+			t.Errorf("by %s: the kubelet's phase is not %s", form.name, form.state)
+		}
+	}
 	c.Workers = []*lab.Host{worker}
 	if err := c.WaitReady(ctx); err != nil {
 		t.Error(err)
+	}
+	node, err := c.Client.CoreV1().Nodes().Get(ctx, worker.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "e2e" }) {
+		t.Errorf("the taints of the document are not there: %v", node.Spec.Taints)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 )
 
 // A control plane that joins with what kubeadm-config says runs what the others run.
@@ -20,7 +21,7 @@ func TestClusterConfigurationGivesTheSameStaticPods(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			parsed, err := ParseClusterConfiguration(b)
+			parsed, err := kubeadm.ReadClusterConfiguration(b)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +57,7 @@ func TestClusterConfigurationGivesTheSameStaticPods(t *testing.T) {
 const head = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n"
 
 func TestClusterConfigurationMayHaveFieldsThatWeDoNotKnow(t *testing.T) {
-	c, err := ParseClusterConfiguration([]byte(head + "clusterName: a\nnewField: {b: [c]}\netcd: {local: {dataDir: /d, other: 1}}\n"))
+	c, err := kubeadm.ReadClusterConfiguration([]byte(head + "clusterName: a\nnewField: {b: [c]}\netcd: {local: {dataDir: /d, other: 1}}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestClusterConfigurationThatWeCannotFollowIsAnError(t *testing.T) {
 		"no YAML":        {"a: [b", "ClusterConfiguration"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ParseClusterConfiguration([]byte(test.document))
+			_, err := kubeadm.ReadClusterConfiguration([]byte(test.document))
 			wantError(t, err, test.want)
 		})
 	}
@@ -90,7 +91,7 @@ func TestTagsAreLeftToKubeadmWhereTheyAreItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		parsed, err := ParseClusterConfiguration(b)
+		parsed, err := kubeadm.ReadClusterConfiguration(b)
 		if err != nil {
 			t.Fatal(err)
 		}

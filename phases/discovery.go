@@ -20,8 +20,8 @@ import (
 
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 	"github.com/kubewright/kubewright/host"
-	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -40,8 +40,12 @@ type DiscoverOptions struct {
 	Token    addons.Token
 	Pins     []string // sha256:HEX of a CA's public key
 	SkipCA   bool     // believe whoever knows the token
-	Timeout  time.Duration
-	Waiting  func(err error) // told once, when the cluster does not answer yet
+	// Kubeconfig, instead of all above, names the cluster and its CA, and may hold credentials.
+	Kubeconfig []byte
+	TLSToken   addons.Token    // that the join's requests show; zero: Token, or the credentials of Kubeconfig
+	Timeouts   config.Timeouts // of this host's own; the rest is the cluster's
+	Timeout    time.Duration
+	Waiting    func(err error) // told once, when the cluster does not answer yet
 }
 
 // Discover gives a function that finds the cluster at its first call and remembers it.
@@ -67,10 +71,43 @@ type finalError struct{ error }
 
 func (e finalError) Unwrap() error { return e.error }
 
-// discover reads cluster-info without trusting anybody, verifies it, and reads it again
-// from the server that it names under the CA that it holds.
+// discover finds the cluster, and reads its configuration from the server that it names
+// under the CA that it holds.
 func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, error) {
 	d := &Discovery{}
+	find := d.byToken
+	shown := "the token " + first(o.TLSToken, o.Token).String()
+	if o.Kubeconfig != nil {
+		find = d.byFile
+		if o.TLSToken == (addons.Token{}) {
+			shown = "the credentials of the discovery file"
+		}
+	}
+	conf, err := find(ctx, h, o)
+	if err != nil {
+		return nil, err
+	}
+	client, err := NewClient(h, conf)
+	if err != nil {
+		return nil, err
+	}
+	d.API = client
+	err = untilFinal(ctx, o.Timeout, "configuration of the cluster at "+d.Server, func(ctx context.Context) error {
+		err := d.read(ctx)
+		if apierrors.IsUnauthorized(err) {
+			return finalError{fmt.Errorf("%s does not accept %s: it has expired or was deleted; make a new one on a control plane with `kubewright token create --print-join-command`", d.Server, shown)}
+		}
+		return err
+	})
+	if err == nil {
+		d.Cluster.Spec.Timeouts = o.Timeouts.Over(d.Cluster.Spec.Timeouts)
+	}
+	return d, err
+}
+
+// byToken reads cluster-info without trusting anybody and verifies it. It returns the
+// kubeconfig for the requests of the join.
+func (d *Discovery) byToken(ctx context.Context, h host.Host, o DiscoverOptions) ([]byte, error) {
 	waiting := o.Waiting
 	err := untilFinal(ctx, o.Timeout, "cluster at "+o.Endpoint, func(ctx context.Context) error {
 		info, err := insecureClusterInfo(ctx, h, o.Endpoint)
@@ -92,23 +129,14 @@ func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, 
 		return nil, err
 	}
 	// The kubeconfig is ours alone and stays in memory; its name reaches nobody.
-	conf, err := pki.BootstrapKubeconfig("kubernetes", d.Server, d.CA, o.Token.Reveal())
-	if err != nil {
-		return nil, err
+	return pki.BootstrapKubeconfig("kubernetes", d.Server, d.CA, first(o.TLSToken, o.Token).Reveal())
+}
+
+func first(a, b addons.Token) addons.Token {
+	if a == (addons.Token{}) {
+		return b
 	}
-	client, err := NewClient(h, conf)
-	if err != nil {
-		return nil, err
-	}
-	d.API = client
-	err = untilFinal(ctx, o.Timeout, "configuration of the cluster at "+d.Server, func(ctx context.Context) error {
-		err := d.read(ctx)
-		if apierrors.IsUnauthorized(err) {
-			return finalError{fmt.Errorf("%s does not accept the token %s: it has expired or was deleted; make a new one on a control plane with `kubewright token create --print-join-command`", d.Server, o.Token)}
-		}
-		return err
-	})
-	return d, err
+	return a
 }
 
 // untilFinal is until, ended at once by a finalError.
@@ -174,7 +202,7 @@ func (d *Discovery) read(ctx context.Context) error {
 		// RBAC hides from a token what a kubeadm cluster never had.
 		var theirs string
 		if theirs, err = d.data(ctx, "kube-system", "kubeadm-config", "ClusterConfiguration"); err == nil {
-			d.Cluster, err = manifests.ParseClusterConfiguration([]byte(theirs))
+			d.Cluster, err = kubeadm.ReadClusterConfiguration([]byte(theirs))
 		}
 	}
 	if err != nil {

@@ -46,6 +46,11 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	own.API = d.API
 	own.Cluster = d.Cluster
 	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
+	for _, h := range t.Cluster.Spec.Hosts { // what was said of this host here
+		if h.Name == own.Node.Name {
+			own.Node = h.Over(own.Node)
+		}
+	}
 	own.Node.RuntimeSocket = t.endpoint() // that has been prepared; hosts of a cluster may have different ones
 	return &own, d, nil
 }
@@ -194,7 +199,7 @@ const kubeletHealth = "127.0.0.1:10248"
 // JoinCommand is what a worker runs, and what `kubeadm join` understands but for its first
 // word; empty where no token is left.
 func (t *Target) JoinCommand(ctx context.Context) (string, error) {
-	token, err := t.InitToken(ctx)
+	token, err := t.JoinToken(ctx)
 	if err != nil || token == (addons.Token{}) {
 		return "", err
 	}

@@ -51,9 +51,10 @@ type Target struct {
 	Bundle  *bundle.Bundle // nil: what is on the host has to do
 	Journal *Journal       // nil: nothing is written down, as nothing is really done
 	Patches manifests.Patches
-	// InitToken is the token that init lets nodes join with, as of the function of that name.
-	InitToken func(ctx context.Context) (addons.Token, error)
+	// JoinToken is the token with which nodes join, as of the function of that name.
+	JoinToken func(ctx context.Context) (addons.Token, error)
 	TTL       time.Duration // of a token that is made; 0: it never expires
+	Tokens    []InitToken   // that init makes; nil: JoinToken alone
 	// Discover finds the cluster that this host joins. Every call gives the same answer.
 	Discover func(ctx context.Context) (*Discovery, error)
 	// Ignore holds the names of preflight checks whose failures are only shown, in lower case, or "all".

@@ -229,7 +229,7 @@ func initTarget(h *fakeHost, c *config.Cluster, b *bundle.Bundle) *Target {
 		h.t.Fatal(err)
 	}
 	target.Secrets, target.Bundle, target.API, target.TTL = secrets, b, &APIRecorder{}, 24*time.Hour
-	target.InitToken = InitToken(target.API, token(h.t), true)
+	target.JoinToken = JoinToken(target.API, token(h.t), true)
 	return target
 }
 

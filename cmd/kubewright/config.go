@@ -9,42 +9,44 @@ import (
 
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 )
 
 func newConfig(out func() output) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print or validate a Cluster document", Example: "  kubewright config print"}
+	cmd := &cobra.Command{Use: "config", Short: "Print, validate or migrate documents", Example: "  kubewright config print"}
 	holdsCommands(cmd)
 	var file, dir string
-	cmd.PersistentFlags().StringVar(&file, "config", "", "file with a Cluster document; - is standard input")
+	cmd.PersistentFlags().StringVar(&file, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
 	cmd.PersistentFlags().StringVar(&dir, "bundle", "", "folder whose versions are the defaults")
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
 	must(cmd.MarkPersistentFlagDirname("bundle"))
-	load := func() (*config.Cluster, error) {
-		c := &config.Cluster{}
-		if file != "" {
-			var err error
-			if c, err = config.Load(file); err != nil {
-				return nil, err
-			}
+	versions := func() (config.Versions, error) {
+		if dir == "" {
+			return config.Versions{}, nil
 		}
-		var v config.Versions
-		if dir != "" {
-			b, err := bundle.Open(dir)
-			if err != nil {
-				return nil, err
-			}
-			v = b.Versions("")
+		b, err := bundle.Open(dir)
+		if err != nil {
+			return config.Versions{}, err
 		}
-		c.Default(v)
-		return c, c.Validate()
+		return b.Versions(""), nil
+	}
+	load := func(named bool) (*config.Cluster, error) {
+		v, err := versions()
+		if err != nil {
+			return nil, err
+		}
+		return load(file, v, named)
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use: "print", Short: "Print the document with every default filled in", Args: cobra.NoArgs,
 		Example: "  kubewright config print > cluster.yaml\n  kubewright config print --config cluster.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := load()
+			c, err := load(true)
 			if err != nil {
 				return err
+			}
+			if c == nil {
+				return fmt.Errorf("%s: a JoinConfiguration alone describes no cluster", file)
 			}
 			if out() == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(c)
@@ -63,12 +65,45 @@ func newConfig(out func() output) *cobra.Command {
 			if file == "" {
 				return errors.New("name the document with --config FILE")
 			}
-			if _, err := load(); err != nil {
+			if _, err := load(false); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", file)
 			return err
 		},
-	})
+	}, newMigrate(out, &file, versions))
 	return cmd
+}
+
+// load gives the complete document, ours or made of kubeadm's; nil where a JoinConfiguration is alone.
+func load(file string, v config.Versions, named bool) (*config.Cluster, error) {
+	c := &config.Cluster{}
+	theirs := false
+	if file != "" {
+		b, err := config.Read(file)
+		if err != nil {
+			return nil, err
+		}
+		if theirs = kubeadm.Is(b); theirs {
+			c, _, err = fromKubeadm(b, named)
+		} else {
+			c, err = config.Parse(b)
+		}
+		if err != nil || c == nil {
+			return nil, in(file, err)
+		}
+	}
+	c.Default(v)
+	err := c.Validate()
+	if err != nil && theirs {
+		return nil, fmt.Errorf("%s: %s", file, kubeadm.In(err))
+	}
+	return c, err
+}
+
+func in(file string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", file, err)
 }

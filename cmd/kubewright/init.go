@@ -16,6 +16,7 @@ import (
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kubeadm"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/pki"
@@ -34,6 +35,9 @@ type hostOptions struct {
 	tokenFile string
 	token     string
 	dryRun    bool
+	config    string
+	own       config.Node // what a document of kubeadm says of this host
+	kubeadm   bool        // the document is one of kubeadm's
 	out       func() output
 }
 
@@ -115,12 +119,16 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 		return fmt.Errorf("--cri-socket %w", err)
 	}
 	set(&c.Spec.Patches, o.patches)
+	o.addOwn(c, t, role)
 	var v config.Versions
 	if t.Bundle != nil {
 		v = t.Bundle.Versions("linux/" + t.Facts.Machine)
 	}
 	c.Default(v)
 	if err := c.Validate(); err != nil {
+		if o.kubeadm {
+			return misuse(fmt.Errorf("%s is not valid: %s", o.config, kubeadm.In(err)))
+		}
 		return misuse(fmt.Errorf("the cluster document is not valid: %w", err))
 	}
 	t.Cluster = c
@@ -150,8 +158,8 @@ func set(s *string, v string) {
 
 type initOptions struct {
 	hostOptions
-	config   string
 	document config.Cluster // from flags
+	tokens   []kubeadm.Token
 	certSANs []string
 	gates    []string
 	ttl      time.Duration
@@ -168,18 +176,24 @@ What the host lacks is installed from --bundle; certificates, static pods, kubel
 kube-proxy, CoreDNS and the pod network are made. It ends with a kubeconfig in
 /etc/kubernetes/admin.conf and prints the command with which workers join.
 
+--config takes a Cluster document, or kubeadm's InitConfiguration, ClusterConfiguration,
+KubeletConfiguration and KubeProxyConfiguration. A field that kubewright does not honour is
+an error. What they leave open gets our default: keys are ECDSA-P256, say. They have no word
+for the pod network: it is flannel where they give podSubnet, else none; --cni chooses.
+
 Phases, each also as "kubewright init phase NAME":
 ` + describePhases(phases.Init()),
 		Example: `  kubewright init --bundle /mnt/bundle --dry-run
   kubewright init --bundle /mnt/bundle
   kubewright init --config cluster.yaml --bundle /mnt/bundle
+  kubewright init --config kubeadm.yaml --bundle /mnt/bundle --cni none
   kubewright init --pod-network-cidr 10.10.0.0/16 --control-plane-endpoint api.example.org`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), phases.Init()) },
 	}
 	o.flags(cmd.PersistentFlags())
 	f, s := cmd.PersistentFlags(), &o.document.Spec
-	f.StringVar(&o.config, "config", "", "file with a Cluster document; - is standard input")
+	f.StringVar(&o.config, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
 	f.StringVar(&s.KubernetesVersion, "kubernetes-version", "", "version to install (default: that of the bundle)")
 	f.StringVar(&s.ControlPlane.Endpoint, "control-plane-endpoint", "", "stable HOST[:PORT] for all API servers")
 	f.Int32Var(&s.ControlPlane.BindPort, "apiserver-bind-port", 0, "port of the API server (default 6443)")
@@ -218,10 +232,27 @@ func (o *initOptions) cluster() (*config.Cluster, error) {
 	if o.config == "" {
 		return &o.document, nil
 	}
+	b, err := config.Read(o.config)
+	if err != nil {
+		return nil, err
+	}
+	cni := o.document.Spec.Network.CNI.Name
+	if o.kubeadm = kubeadm.Is(b); o.kubeadm {
+		o.document.Spec.Network.CNI.Name = "" // their documents cannot say it
+	}
 	if other := o.fromFlags(); other != "" {
 		return nil, fmt.Errorf("--config and --%s: the document says it all, so write it there", other)
 	}
-	return config.Load(o.config)
+	var c *config.Cluster
+	if o.kubeadm {
+		c, err = o.fromKubeadm(b, cni)
+	} else {
+		c, err = config.Parse(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.config, err)
+	}
+	return c, nil
 }
 
 // fromFlags names a flag whose place is in the document; empty where there is none.
@@ -245,29 +276,30 @@ func (o *initOptions) fromFlags() string {
 }
 
 func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
-	c, token, err := o.inputs(list)
+	c, err := o.inputs(list)
+	if err != nil {
+		return misuse(err)
+	}
+	token, tokens, err := o.bootstrapTokens()
 	if err != nil {
 		return misuse(err)
 	}
 	return o.hostOptions.run(ctx, "init", func(ctx context.Context, t *phases.Target) error {
-		t.TTL = o.ttl
+		t.TTL, t.Tokens = o.ttl, tokens
 		return o.on(ctx, t, c, token, list)
 	})
 }
 
 // inputs are what the user wrote.
-func (o *initOptions) inputs(list []phases.Phase) (c *config.Cluster, token addons.Token, err error) {
-	if err := phases.CheckSkip(list, o.skip); err != nil {
-		return nil, token, err
-	}
+func (o *initOptions) inputs(list []phases.Phase) (*config.Cluster, error) {
 	if o.ttl < 0 {
-		return nil, token, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
+		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
 	}
-	if token, err = o.readToken(); err != nil {
-		return nil, token, err
+	c, err := o.cluster()
+	if err != nil {
+		return nil, err
 	}
-	c, err = o.cluster()
-	return c, token, err
+	return c, phases.CheckSkip(list, o.skip) // the document may name some
 }
 
 // on runs phases on a host.
@@ -280,7 +312,7 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	t.Report = view.event
 	whole := len(list) == len(phases.Init())
 	fresh := freshHost(t)
-	t.InitToken = phases.InitToken(t.API, token, fresh)
+	t.JoinToken = phases.JoinToken(t.API, token, fresh)
 	result := initResult{Kind: "Init", Kubeconfig: pki.AdminConf}
 	early := whole && (fresh || token != (addons.Token{}))
 	if early && o.out() == "json" && !o.dryRun {

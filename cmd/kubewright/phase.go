@@ -18,7 +18,7 @@ func describePhases(list []phases.Phase) string {
 }
 
 // addPhases gives a command one sub-command for each of its phases: NAME alone, or all of NAME/...
-// Args names further arguments, which run receives.
+// Args names further arguments, which run receives as far as they are given.
 func addPhases(parent *cobra.Command, args string, list []phases.Phase, run func(cmd *cobra.Command, chosen []phases.Phase, args []string) error) {
 	phase := &cobra.Command{
 		Use:     "phase NAME",
@@ -26,7 +26,7 @@ func addPhases(parent *cobra.Command, args string, list []phases.Phase, run func
 		Long:    "Run one phase of " + parent.Name() + " alone. What comes before it is expected to be done.\n\n" + describePhases(list),
 		Example: strings.TrimSpace(fmt.Sprintf("  kubewright %s phase %s %s", parent.Name(), list[len(list)-1].Name, args)),
 		Args: func(cmd *cobra.Command, given []string) error {
-			if len(given) != 1+len(strings.Fields(args)) {
+			if len(given) < 1 || len(given) > 1+len(strings.Fields(args)) {
 				return fmt.Errorf("write %s, and as NAME one of %s", strings.TrimSpace(cmd.CommandPath()+" NAME "+args), strings.Join(groups(list), ", "))
 			}
 			return nil
