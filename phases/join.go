@@ -48,7 +48,17 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	cluster := *d.Cluster
 	cluster.Spec.Runtime.Socket = t.Cluster.Spec.Runtime.Socket
 	own.Cluster = &cluster
-	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
+	role := config.WorkerRole
+	if t.controlPlane() {
+		role = config.ControlPlaneRole
+	}
+	own.Node = d.Cluster.Node(t.Node.Name, role, t.Facts)
+	if t.Node.Address != "" && t.Node.Address != t.Facts.DefaultIP.String() {
+		own.Node.Address = t.Node.Address // somebody named it
+	}
+	if t.BindPort != 0 {
+		cluster.Spec.ControlPlane.BindPort = t.BindPort
+	}
 	return &own, d, nil
 }
 
@@ -154,7 +164,7 @@ func (t *Target) checkJoin(d *Discovery) error {
 	if err := yaml.Unmarshal(d.KubeletConfiguration, &kubelet); err != nil {
 		return fmt.Errorf("ConfigMap kube-system/kubelet-config: %w", err)
 	}
-	findings := checkKubelet(kubelet, t.Facts, true)
+	findings := checkKubelet(kubelet, t.Facts)
 	if !t.Facts.Present[pki.KubeletConf] {
 		findings = append(findings, overlaps(d.Cluster, t.Facts)...)
 	}

@@ -29,6 +29,9 @@ func preflight(ctx context.Context, t *Target) error {
 	verified := make(chan error, 1)
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
+	if t.Discover == nil { // a host that joins learns the cluster's document only after this
+		findings = append(findings, checkDocument(t.Cluster, t.Facts)...)
+	}
 	findings = append(findings, t.checkBundle()...)
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
@@ -127,7 +130,6 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 			warn("FileExisting-"+cmd, "%s is not in PATH: services or port forwarding may lack it", cmd)
 		}
 	}
-	out = append(out, checkKubelet(c.Spec.Kubelet, f, n.Has(config.ControlPlaneRole))...)
 	if len(f.Sockets) > 1 && !slices.Contains(f.Sockets, c.Spec.Runtime.Socket) {
 		add("CRI", "several container runtimes are here (%s): name one with --cri-socket", strings.Join(f.Sockets, ", "))
 	}
@@ -159,19 +161,20 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {
 		add("DirAvailable--etc-kubernetes-manifests", "this host is a control plane already: take it out with `kubewright reset` before it joins as a worker")
 	}
-	// A node that runs has routes of its own pods, and one that joins takes the ranges of
-	// its cluster, which are looked at when they are known.
-	if n.Has(config.ControlPlaneRole) && !f.Present[pki.KubeletConf] {
+	return out
+}
+
+// checkDocument judges what depends on the cluster's document.
+func checkDocument(c *config.Cluster, f config.Facts) []Finding {
+	out := checkKubelet(c.Spec.Kubelet, f)
+	if !f.Present[pki.KubeletConf] { // a node that runs has routes of its own pods
 		out = append(out, overlaps(c, f)...)
 	}
 	return out
 }
 
 // checkKubelet looks for what the kubelet refuses to start on.
-func checkKubelet(kubelet map[string]any, f config.Facts, cluster bool) (out []Finding) {
-	if !cluster {
-		return nil // a joining node's configuration comes from the cluster
-	}
+func checkKubelet(kubelet map[string]any, f config.Facts) (out []Finding) {
 	if f.CgroupVersion == 1 && kubelet["failCgroupV1"] != false {
 		out = append(out, Finding{Name: "SystemVerification", Message: "this host runs cgroup v1, which the kubelet refuses since 1.35: boot with systemd.unified_cgroup_hierarchy=1, or accept it with spec.kubelet.failCgroupV1: false in the cluster document"})
 	}

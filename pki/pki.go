@@ -80,8 +80,8 @@ func Paths(n config.Node) []string {
 
 func on(sp spec, n config.Node) bool { return sp.worker || n.Has(config.ControlPlaneRole) }
 
-// shared are the files that all control planes have in common.
-func shared() []string {
+// SharedPaths are the files that all control planes have in common.
+func SharedPaths() []string {
 	paths := []string{ServiceAccount + ".key", ServiceAccount + ".pub"}
 	for _, sp := range table {
 		if sp.isCA() {
@@ -130,7 +130,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	if s.controlPlane() && !n.IP().IsValid() {
 		report(fmt.Errorf("node %s has no address: a control plane's certificates and kubeconfigs hold it, so give it one", n.Name))
 	}
-	for _, path := range shared() {
+	for _, path := range SharedPaths() {
 		theirs, ok := fromCluster[path]
 		if !ok {
 			continue
@@ -342,7 +342,7 @@ func (s *Secrets) newServiceAccount(mayMake bool) error {
 // their keys unless external, and the service account's keys.
 func (s *Secrets) Shared() map[string][]byte {
 	m := map[string][]byte{}
-	for _, path := range shared() {
+	for _, path := range SharedPaths() {
 		if b, ok := s.have[path]; ok {
 			m[path] = b
 		}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +33,8 @@ type hostOptions struct {
 	ignore    []string
 	tokenFile string
 	token     string
+	keyFile   string
+	key       string
 	out       func() output
 }
 
@@ -46,28 +48,50 @@ func (o *hostOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	f.StringVar(&o.token, "token", "", "bootstrap token, abcdef.0123456789abcdef; others see it in the process list, so rather use --token-file")
 	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the bootstrap token; - is standard input")
+	f.StringVar(&o.key, "certificate-key", "", "key to the control plane's certificates in the cluster, 64 hex digits; others see it in the process list, so rather use --certificate-key-file")
+	f.StringVar(&o.keyFile, "certificate-key-file", "", "file that holds the certificate key; - is standard input")
 }
 
 // readToken takes the token from its flag or its file; the zero Token where neither was given.
 func (o *hostOptions) readToken() (addons.Token, error) {
-	s := o.token
-	switch {
-	case o.token != "" && o.tokenFile != "":
-		return addons.Token{}, errors.New("--token and --token-file: give one of them")
-	case o.tokenFile != "":
-		path := o.tokenFile
-		if path == "-" {
-			path = "/dev/stdin"
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return addons.Token{}, fmt.Errorf("--token-file: %w", err)
-		}
-		s = strings.TrimSpace(string(b))
-	case s == "":
-		return addons.Token{}, nil
+	s, err := secret("token", o.token, o.tokenFile)
+	if err != nil || s == "" {
+		return addons.Token{}, err
 	}
 	return addons.ParseToken(s)
+}
+
+// readKey is readToken for the certificate key.
+func (o *hostOptions) readKey() (addons.CertificateKey, error) {
+	if o.keyFile == "-" && o.tokenFile == "-" {
+		return addons.CertificateKey{}, errors.New("--token-file - and --certificate-key-file -: only one can be standard input")
+	}
+	s, err := secret("certificate-key", o.key, o.keyFile)
+	if err != nil || s == "" {
+		return addons.CertificateKey{}, err
+	}
+	return addons.ParseCertificateKey(s)
+}
+
+// secret is a flag's value, or the content of the file that FLAG-file names; empty where
+// neither was given.
+func secret(flag, value, file string) (string, error) {
+	switch {
+	case value != "" && file != "":
+		return "", fmt.Errorf("--%s and --%s-file: give one of them", flag, flag)
+	case file == "":
+		return value, nil
+	case file == "-":
+		file = "/dev/stdin"
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--%s-file: %w", flag, err)
+	}
+	if s := strings.TrimSpace(string(b)); s != "" {
+		return s, nil
+	}
+	return "", fmt.Errorf("--%s-file: %s is empty", flag, file)
 }
 
 // target is what phases act on, but for the cluster: this host, its facts and its bundle.
@@ -135,6 +159,7 @@ type initOptions struct {
 	certSANs []string
 	gates    []string
 	ttl      time.Duration
+	upload   bool
 }
 
 func newInit(out func() output) *cobra.Command {
@@ -170,6 +195,7 @@ Phases, each also as "kubewright init phase NAME":
 	f.StringVar(&s.Network.CNI.Name, "cni", "", "pod network: "+strings.Join(config.CNIs, ", ")+" (default flannel)")
 	f.StringSliceVar(&o.gates, "feature-gates", nil, "NAME=true|false of Kubernetes' features")
 	f.DurationVar(&o.ttl, "token-ttl", addons.TokenTTL, "after this the token expires; 0: never")
+	f.BoolVar(&o.upload, "upload-certs", false, "store the control plane's certificates in the cluster for two hours, encrypted, so that further control planes can join")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	must(cmd.MarkPersistentFlagDirname("bundle"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
@@ -242,11 +268,37 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 		return err
 	}
 	view.close()
-	if len(list) == len(phases.Init()) && o.out() == "text" {
+	switch {
+	case len(list) == len(phases.Init()) && o.out() == "text":
 		fmt.Printf(initDone, pki.AdminConf, t.JoinCommand())
+		if t.UploadCerts {
+			fmt.Printf(uploadDone, t.ControlPlaneJoinCommand())
+		}
+	case o.uploadsAlone(list):
+		return o.printKey(t)
 	}
 	return nil
 }
+
+// uploadsAlone tells that certificates are uploaded by a cluster that runs.
+func (o *initOptions) uploadsAlone(list []phases.Phase) bool {
+	return len(list) == 1 && list[0].Name == "upload-certs"
+}
+
+func (o *initOptions) printKey(t *phases.Target) error {
+	if o.out() == "json" {
+		return json.NewEncoder(os.Stdout).Encode(map[string]string{"kind": "UploadCerts", "certificateKey": t.CertificateKey.Reveal()})
+	}
+	_, err := fmt.Println(t.CertificateKey.Reveal())
+	return err
+}
+
+const uploadDone = `
+Make other hosts control planes as well, within two hours: after that, upload the
+certificates again with "kubewright init phase upload-certs --upload-certs". The key is a secret:
+
+  %s
+`
 
 const initDone = `
 The control plane is up. As root, or with a copy of the file that is yours:
@@ -273,6 +325,15 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if token == (addons.Token{}) {
 		token = addons.NewToken()
 	}
+	key, err := o.readKey()
+	switch {
+	case err != nil:
+		return nil, err
+	case !o.upload && key != addons.CertificateKey{}:
+		return nil, errors.New("--certificate-key encrypts what --upload-certs stores: pass both, or neither")
+	case o.upload && key == addons.CertificateKey{}:
+		key = addons.NewCertificateKey()
+	}
 	t, err := o.target(ctx)
 	if err != nil {
 		return nil, err
@@ -280,20 +341,14 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return nil, err
 	}
+	t.UploadCerts, t.CertificateKey = o.upload, key
 	t.Token = token
 	if t.TTL = o.ttl; t.TTL < 0 {
 		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
 	}
-	existing := map[string][]byte{}
-	for _, path := range pki.Paths(t.Node) {
-		b, err := t.Host.ReadFile(ctx, path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		existing[path] = b
+	existing, err := phases.Existing(ctx, t.Host, t.Node)
+	if err != nil {
+		return nil, err
 	}
 	if t.Secrets, err = pki.New(t.Cluster, t.Node, existing, time.Now()); err != nil {
 		return nil, err
@@ -313,9 +368,14 @@ func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
 var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")
 
 func joinResult(t *phases.Target) any {
+	controlPlane := ""
+	if t.UploadCerts {
+		controlPlane = t.ControlPlaneJoinCommand()
+	}
 	return struct {
-		Kind       string `json:"kind"`
-		Kubeconfig string `json:"kubeconfig"`
-		Join       string `json:"join"`
-	}{"Init", pki.AdminConf, t.JoinCommand()}
+		Kind             string `json:"kind"`
+		Kubeconfig       string `json:"kubeconfig"`
+		Join             string `json:"join"`
+		JoinControlPlane string `json:"joinControlPlane,omitempty"`
+	}{"Init", pki.AdminConf, t.JoinCommand(), controlPlane}
 }
