@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -112,8 +113,8 @@ func (c *EtcdClient) connect(endpoints []string) (*clientv3.Client, error) {
 	})
 }
 
-// with calls f with a connected client. After an error it begins anew: with the members that
-// there are then, as the one that was asked may be gone.
+// with calls f with a connected client. After an error that is not etcd's own answer it
+// begins anew: with the members that there are then, as the one that was asked may be gone.
 func (c *EtcdClient) with(ctx context.Context, f func(context.Context, *clientv3.Client) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,9 +131,13 @@ func (c *EtcdClient) with(ctx context.Context, f func(context.Context, *clientv3
 	}
 	err := f(ctx, c.client)
 	if err != nil {
+		answer := rpctypes.EtcdError{}
+		keep := errors.As(err, &answer)
 		err = fmt.Errorf("etcd at %s: %w", strings.Join(c.client.Endpoints(), ", "), err)
-		c.client.Close()
-		c.client = nil
+		if !keep {
+			c.client.Close()
+			c.client = nil
+		}
 	}
 	return err
 }

@@ -183,6 +183,11 @@ func etcdPromote(ctx context.Context, t *Target) error {
 			return nil
 		}
 		if own.Learner {
+			// One that is promoted before it has told its name tells it again only after 7 s,
+			// and serves nobody until then.
+			if !own.started() {
+				return fmt.Errorf("member %s has not been heard of", *own)
+			}
 			if err := t.Etcd.Promote(ctx, own.ID); err != nil {
 				return fmt.Errorf("promote member %s: %w", *own, err)
 			}

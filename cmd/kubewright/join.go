@@ -155,6 +155,9 @@ func (o *joinOptions) run(ctx context.Context, endpoint string, list []phases.Ph
 		return err
 	}
 	view.close()
+	if len(list) != len(o.list()) {
+		return nil
+	}
 	if o.out() == "json" {
 		view.result(struct {
 			Kind string `json:"kind"`
