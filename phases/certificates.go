@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -46,6 +48,23 @@ func certificatesByKey(files map[string][]byte) map[string][]byte {
 
 func certificateKeyOf(path string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(path, pki.Dir+"/"), "/", "-")
+}
+
+// LiveCluster is the document of the cluster whose control plane this host is.
+func LiveCluster(ctx context.Context, h host.Host) (*config.Cluster, error) {
+	kubeconfig, err := h.ReadFile(ctx, pki.AdminConf)
+	if err != nil {
+		return nil, fmt.Errorf("%w: run this as root on a control plane", err)
+	}
+	api, err := NewClient(h, kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	d := &Discovery{API: api}
+	if err := d.read(ctx); err != nil {
+		return nil, fmt.Errorf("read the cluster's document: %w", err)
+	}
+	return d.Cluster, nil
 }
 
 const uploadCommand = "kubewright init phase upload-certs --upload-certs"

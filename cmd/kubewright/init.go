@@ -255,7 +255,7 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 	}
 	view := newView(o.out())
 	defer view.close()
-	t, err := o.prepare(ctx)
+	t, err := o.prepare(ctx, list)
 	if err != nil {
 		return err
 	}
@@ -274,14 +274,14 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 		if t.UploadCerts {
 			fmt.Printf(uploadDone, t.ControlPlaneJoinCommand())
 		}
-	case o.uploadsAlone(list):
+	case uploadsAlone(list):
 		return o.printKey(t)
 	}
 	return nil
 }
 
-// uploadsAlone tells that certificates are uploaded by a cluster that runs.
-func (o *initOptions) uploadsAlone(list []phases.Phase) bool {
+// uploadsAlone tells that nothing else is asked for: the cluster runs, and knows its document.
+func uploadsAlone(list []phases.Phase) bool {
 	return len(list) == 1 && list[0].Name == "upload-certs"
 }
 
@@ -313,10 +313,20 @@ is installed yet. The token is a secret:
 `
 
 // prepare reads everything that phases need, and changes nothing.
-func (o *initOptions) prepare(ctx context.Context) (*phases.Target, error) {
+func (o *initOptions) prepare(ctx context.Context, list []phases.Phase) (*phases.Target, error) {
 	c, err := o.cluster()
 	if err != nil {
 		return nil, err
+	}
+	if uploadsAlone(list) {
+		if !o.upload {
+			return nil, errors.New("nothing is uploaded unless you ask for it: add --upload-certs")
+		}
+		if o.config == "" && o.fromFlags() == "" {
+			if c, err = phases.LiveCluster(ctx, providers.Local().Host); err != nil {
+				return nil, err
+			}
+		}
 	}
 	token, err := o.readToken()
 	if err != nil {
