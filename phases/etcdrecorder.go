@@ -2,7 +2,6 @@ package phases
 
 import (
 	"context"
-	"fmt"
 	"sync"
 )
 
@@ -63,7 +62,7 @@ func (r *EtcdRecorder) Remove(_ context.Context, id uint64) error {
 	var rest []EtcdMember
 	for _, m := range r.Live.Members {
 		if m.ID == id {
-			r.steps = append(r.steps, fmt.Sprintf("remove etcd member %s", m))
+			r.steps = append(r.steps, "remove etcd member "+m.PeerURL)
 			continue
 		}
 		rest = append(rest, m)

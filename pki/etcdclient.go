@@ -21,15 +21,24 @@ func (s *Secrets) EtcdClient() (*tls.Config, error) {
 			}
 		}
 	}
-	if i.cert == nil {
+	return etcdClient(i.cert, i.key, s.have[EtcdCA+".crt"])
+}
+
+// EtcdClientOf is EtcdClient of what a control plane has, by path.
+func EtcdClientOf(existing map[string][]byte) (*tls.Config, error) {
+	return etcdClient(existing[EtcdHealthcheckClient+".crt"], existing[EtcdHealthcheckClient+".key"], existing[EtcdCA+".crt"])
+}
+
+func etcdClient(cert, key, ca []byte) (*tls.Config, error) {
+	if cert == nil {
 		return nil, fmt.Errorf("no certificate that etcd would accept: neither %s.crt nor %s.key is at hand", EtcdHealthcheckClient, EtcdCA)
 	}
-	pair, err := tls.X509KeyPair(i.cert, i.key)
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", EtcdHealthcheckClient, err)
 	}
 	trusted := x509.NewCertPool()
-	if !trusted.AppendCertsFromPEM(s.have[EtcdCA+".crt"]) {
+	if !trusted.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("%s.crt holds no certificate", EtcdCA)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: trusted, MinVersion: tls.VersionTLS12}, nil
