@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
@@ -24,7 +25,7 @@ func TestControlPlanes(t *testing.T) {
 	explainFailure(t, hosts...)
 	first := hosts[0]
 	const document = "/root/ha.yaml"
-	if err := first.Write(ctx, document, 0o600, strings.NewReader(cluster.Document("controlPlane: {endpoint: "+first.Name+"}"))); err != nil {
+	if err := first.Write(ctx, document, 0o600, strings.NewReader(cluster.Document("controlPlane: {endpoint: "+first.IP+"}"))); err != nil {
 		t.Fatal(err)
 	}
 	out := kubewright(ctx, t, first, append([]string{"init", "-o", "json", "--upload-certs", "--config", document}, cluster.Bundle...)...)
@@ -67,7 +68,9 @@ func TestControlPlanes(t *testing.T) {
 		}
 		refused(ctx, t, h, with("--certificate-key", strings.Repeat("0", 64)), "the certificate key is not the one", "kubewright init phase upload-certs --upload-certs")
 		refused(ctx, t, h, append(append([]string{tool}, argv...), "--node-name", "ha-2"), "the cluster has a node ha-2 that is Ready", "--node-name")
-		keyless := slices.DeleteFunc(append([]string{tool}, argv...), func(a string) bool { return a == "--certificate-key" || a == argv[slices.Index(argv, "--certificate-key")+1] })
+		keyless := slices.DeleteFunc(append([]string{tool}, argv...), func(a string) bool {
+			return a == "--certificate-key" || a == argv[slices.Index(argv, "--certificate-key")+1]
+		})
 		refused(ctx, t, h, keyless, "neither are they on this host nor was a key", "kubewright init phase upload-certs --upload-certs")
 		if left := run(ctx, t, h, "find", "/etc/kubernetes", "/var/lib/etcd", "-type", "f"); left != "" {
 			t.Errorf("the refused joins left:\n%s", left)
@@ -109,7 +112,7 @@ func TestControlPlaneJoinsKubeadms(t *testing.T) {
 	hosts := preparedHosts(ctx, t, "ka-1", "ka-2")
 	explainFailure(t, hosts...)
 	const key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-	if err := cluster.KubeadmInit(ctx, hosts[0], cluster.KubeadmConfig("controlPlaneEndpoint: ka-1:6443"), "--upload-certs"); err != nil {
+	if err := cluster.KubeadmInit(ctx, hosts[0], cluster.KubeadmConfig("controlPlaneEndpoint: "+hosts[0].IP+":6443"), "--upload-certs"); err != nil {
 		t.Fatal(err)
 	}
 	uploaded := run(ctx, t, hosts[0], cluster.KubeadmPath, "init", "phase", "upload-certs", "--upload-certs", "--certificate-key", key)
@@ -117,11 +120,14 @@ func TestControlPlaneJoinsKubeadms(t *testing.T) {
 	if !strings.Contains(out, "--control-plane") {
 		t.Fatalf("kubeadm printed %q after %q", out, uploaded)
 	}
-	if err := join(ctx, hosts[1], append(strings.Fields(out)[1:], cluster.Bundle...)); err != nil {
+	argv := append(strings.Fields(out)[1:], cluster.Bundle...)
+	c, err := cluster.WaitAPI(ctx, hosts[0], nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err := cluster.WaitAPI(ctx, hosts[0], nil)
-	if err != nil {
+	signed := signature(argv[slices.Index(argv, "--token")+1])
+	waitClusterInfo(ctx, t, c, "it has a "+signed, func(cm *corev1.ConfigMap) bool { return cm.Data[signed] != "" }) // by a controller manager that has just begun
+	if err := join(ctx, hosts[1], argv); err != nil {
 		t.Fatal(err)
 	}
 	voters(ctx, t, hosts[1], "ka-1", "ka-2")

@@ -45,8 +45,8 @@ type kubeadmAddon struct {
 }
 
 type kubeadmEtcd struct {
-	Local    *kubeadmLocalEtcd `json:"local,omitempty"`
-	External map[string]any    `json:"external,omitempty"`
+	Local    *kubeadmLocalEtcd    `json:"local,omitempty"`
+	External *kubeadmExternalEtcd `json:"external,omitempty"`
 }
 
 type kubeadmLocalEtcd struct {
@@ -57,6 +57,11 @@ type kubeadmLocalEtcd struct {
 	ExtraEnvs       []corev1.EnvVar `json:"extraEnvs,omitempty"`
 	ServerCertSANs  []string        `json:"serverCertSANs,omitempty"`
 	PeerCertSANs    []string        `json:"peerCertSANs,omitempty"`
+}
+
+type kubeadmExternalEtcd struct {
+	config.ExternalEtcd
+	HTTPEndpoints []string `json:"httpEndpoints,omitempty"` // where kubeadm looks at its health; the same by default
 }
 
 type kubeadmNetworking struct {
@@ -98,7 +103,9 @@ func ClusterConfiguration(c *config.Cluster) ([]byte, error) {
 
 	// A tag that is kubeadm's own choice is left to it, so that its upgrade chooses the next one.
 	etcd, dns := kubeadmTags(s.KubernetesVersion)
-	if etcd == s.Etcd.ImageTag {
+	if e := s.Etcd.External; e != nil {
+		k.Etcd = kubeadmEtcd{External: &kubeadmExternalEtcd{*e, e.Endpoints}}
+	} else if etcd == s.Etcd.ImageTag {
 		k.Etcd.Local.ImageTag = ""
 	}
 	if dns == s.DNS.ImageTag {
@@ -145,6 +152,10 @@ func ParseClusterConfiguration(b []byte) (*config.Cluster, error) {
 		s.KubeProxy.Mode = "none"
 	}
 	s.PKI = config.PKI{Algorithm: k.EncryptionAlgorithm, Validity: k.CertificateValidityPeriod, CAValidity: k.CACertificateValidityPeriod}
+	if e := k.Etcd.External; e != nil {
+		s.Etcd.External = &e.ExternalEtcd
+		return c, nil
+	}
 	if e := k.Etcd.Local; e != nil {
 		s.Etcd = config.Etcd{
 			ImageTag: e.ImageTag, DataDir: e.DataDir, ExtraArgs: e.ExtraArgs, ExtraEnvs: e.ExtraEnvs,
@@ -159,8 +170,6 @@ func (k clusterConfiguration) supported() error {
 	switch {
 	case k.APIVersion != kubeadmVersion || k.Kind != "ClusterConfiguration":
 		return fmt.Errorf("it is %s %s, not %s: convert it with kubeadm config migrate", k.APIVersion, k.Kind, kubeadmVersion)
-	case k.Etcd.External != nil:
-		return fmt.Errorf("etcd.external: only etcd on the control planes is supported: join this host with kubeadm")
 	case k.CertificatesDir != "" && k.CertificatesDir != pkiDir:
 		return fmt.Errorf("certificatesDir: only %s is supported, not %s: join this host with kubeadm", pkiDir, k.CertificatesDir)
 	case k.Etcd.Local != nil && k.Etcd.Local.ImageRepository != "" && k.Etcd.Local.ImageRepository != k.ImageRepository:

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +30,11 @@ func uploadCerts(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	secret := addons.CertificatesSecret(t.CertificateKey, owner, certificatesByKey(t.Secrets.Shared()))
+	files, err := t.certificates(ctx)
+	if err != nil {
+		return err
+	}
+	secret := addons.CertificatesSecret(t.CertificateKey, owner, files)
 	// One of before may have another owner, and there can be one alone.
 	if err := t.API.Delete(ctx, secret); err != nil {
 		return err
@@ -36,18 +42,50 @@ func uploadCerts(ctx context.Context, t *Target) error {
 	return t.apply(ctx, secret)
 }
 
-// certificatesByKey names files as the Secret kubeadm-certs does: etcd/ca.crt is etcd-ca.crt.
-// What the cluster does not have at hand is empty.
-func certificatesByKey(files map[string][]byte) map[string][]byte {
-	out := map[string][]byte{}
+// certificatePaths are the files that all control planes share, by their keys in the Secret
+// kubeadm-certs: etcd/ca.crt is etcd-ca.crt.
+func certificatePaths(c *config.Cluster) map[string]string {
+	paths := map[string]string{}
 	for _, path := range pki.SharedPaths() {
-		out[certificateKeyOf(path)] = files[path]
+		paths[strings.ReplaceAll(strings.TrimPrefix(path, pki.Dir+"/"), "/", "-")] = path
 	}
-	return out
+	if e := c.Spec.Etcd.External; e != nil {
+		delete(paths, "etcd-ca.crt")
+		delete(paths, "etcd-ca.key")
+		maps.Copy(paths, map[string]string{"external-etcd-ca.crt": e.CAFile, "external-etcd.crt": e.CertFile, "external-etcd.key": e.KeyFile})
+	}
+	return paths
 }
 
-func certificateKeyOf(path string) string {
-	return strings.ReplaceAll(strings.TrimPrefix(path, pki.Dir+"/"), "/", "-")
+// certificates are the contents of the shared files, by key. What the cluster does not have
+// at hand is empty.
+func (t *Target) certificates(ctx context.Context) (map[string][]byte, error) {
+	shared, out := t.Secrets.Shared(), map[string][]byte{}
+	for key, path := range certificatePaths(t.Cluster) {
+		out[key] = shared[path]
+		if strings.HasPrefix(key, "external-") && path != "" {
+			var err error
+			if out[key], err = t.Host.ReadFile(ctx, path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// externalEtcdFiles are what of shared, by path, an external etcd wants of its clients.
+func externalEtcdFiles(c *config.Cluster, shared map[string][]byte) (files []host.File) {
+	e := c.Spec.Etcd.External
+	if e == nil {
+		return nil
+	}
+	for _, f := range []host.File{{Path: e.KeyFile, Mode: 0o600, Secret: true}, {Path: e.CertFile}, {Path: e.CAFile}} {
+		if b, ok := shared[f.Path]; ok {
+			f.Content = host.Bytes(b)
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 // LiveCluster is the document of the cluster whose control plane this host is.
@@ -72,13 +110,14 @@ const uploadCommand = "kubewright init phase upload-certs --upload-certs"
 // sharedCertificates are, by path, what this host lacks of the files that all control planes
 // share: out of the cluster, where there is a key to them.
 func (t *Target) sharedCertificates(ctx context.Context, key addons.CertificateKey, ca []byte) (map[string][]byte, error) {
-	infos, err := t.Host.Stat(ctx, pki.SharedPaths()...)
+	paths := certificatePaths(t.Cluster)
+	infos, err := t.Host.Stat(ctx, slices.Collect(maps.Values(paths))...)
 	if err != nil {
 		return nil, err
 	}
 	var missing []string
-	for _, path := range pki.SharedPaths() {
-		if _, ok := infos[path]; !ok {
+	for _, path := range slices.Sorted(maps.Values(paths)) {
+		if _, ok := infos[path]; !ok && path != "" {
 			missing = append(missing, path)
 		}
 	}
@@ -103,8 +142,8 @@ func (t *Target) sharedCertificates(ctx context.Context, key addons.CertificateK
 		return nil, fmt.Errorf("%w; upload them again on a control plane with `%s`, and pass the key that it prints", err, uploadCommand)
 	}
 	shared := map[string][]byte{}
-	for _, path := range missing {
-		if b, ok := content[certificateKeyOf(path)]; ok {
+	for key, path := range paths {
+		if b, ok := content[key]; ok && slices.Contains(missing, path) {
 			shared[path] = b
 		}
 	}

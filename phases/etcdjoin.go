@@ -26,6 +26,9 @@ const abandoned = time.Minute
 // etcdJoin brings this host into etcd's list of members and writes the manifest of its
 // member. Whatever an earlier run left, it goes on from there.
 func etcdJoin(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
 	peerURL := manifests.PeerURL(t.Node.IP())
 	var absent uint64 // the other learner that does not answer, and since when
 	var since time.Time
@@ -170,6 +173,9 @@ func (t *Target) moveEtcdAside(ctx context.Context) error {
 // etcdPromote waits until this host's member is in sync, makes it a voter, and waits until
 // it answers as one.
 func etcdPromote(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
 	peerURL := manifests.PeerURL(t.Node.IP())
 	var removed error
 	err := t.waitPod(ctx, manifests.Etcd, func(ctx context.Context) error {

@@ -124,6 +124,9 @@ func staticPods(names ...string) func(context.Context, *Target) error {
 
 // etcd keeps the initial cluster with which a member was started.
 func etcd(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
 	members, err := t.etcdMembers(ctx)
 	if err != nil {
 		return err
@@ -155,6 +158,9 @@ func (t *Target) etcdMembers(ctx context.Context) ([]string, error) {
 // waitEtcd needs no more than a listener: etcd queues what it cannot answer yet, while a
 // refused API server would come back only after a second.
 func waitEtcd(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil // preflight has seen it answer
+	}
 	return t.waitPod(ctx, manifests.Etcd, func(ctx context.Context) error {
 		conn, err := t.Host.Dial(ctx, "tcp", loopback(t, 2379))
 		if err != nil {

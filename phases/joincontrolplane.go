@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
@@ -19,7 +20,7 @@ import (
 func JoinControlPlane() []Phase {
 	return append(prepare(),
 		Phase{Name: "discovery", Short: "find the cluster and verify that it is the right one", After: []string{"preflight"}, Run: discovery},
-		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"discovery"}, Run: inCluster(certs)},
+		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"discovery"}, Run: joinCerts},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: inCluster(joinKubeconfig)},
 		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "runtime", "kubeconfig"}, Run: joinKubelet},
 		Phase{Name: "etcd/join", Short: "become a member of etcd that does not vote yet, and write its manifest", After: []string{"images", "kubelet-start"}, Run: inCluster(etcdJoin)},
@@ -38,6 +39,8 @@ type Admission struct {
 	API     API  // the cluster's, with the rights of an administrator
 	Local   API  // the same at the host's own API server
 	Etcd    Etcd // nil where it is external
+	// Files are those of an external etcd's client that the host lacks.
+	Files []host.File
 }
 
 // Admit gives a function that turns a certificate key into an Admission at its first call,
@@ -110,6 +113,10 @@ func admit(ctx context.Context, t *Target, key addons.CertificateKey) (*Admissio
 	if a.Local, err = NewClient(t.Host, conf); err != nil {
 		return nil, err
 	}
+	a.Files = externalEtcdFiles(t.Cluster, shared)
+	if t.Cluster.Spec.Etcd.External != nil {
+		return a, nil
+	}
 	tls, err := a.Secrets.EtcdClient()
 	if err != nil {
 		return nil, err
@@ -171,6 +178,17 @@ func onHost(run func(context.Context, *Target) error) func(context.Context, *Tar
 		t.API = a.Local
 		return run(ctx, t)
 	}
+}
+
+func joinCerts(ctx context.Context, t *Target) error {
+	t, a, err := t.admitted(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := t.write(ctx, a.Files...); err != nil {
+		return err
+	}
+	return certs(ctx, t)
 }
 
 // joinKubeconfig leaves out super-admin.conf, which the first control plane alone has.

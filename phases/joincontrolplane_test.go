@@ -151,7 +151,7 @@ func TestAdmissionIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, c, first := newControlPlane(t)
 			owner := ref("v1", "Secret", "kube-system", "owner")
-			api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, owner, certificatesByKey(first.Shared()))}}
+			api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, owner, sharedBy(t, first))}}
 			target := joiningTarget(h, c, first, firstMember())
 			d, err := target.Discover(t.Context())
 			if err != nil {
@@ -176,7 +176,7 @@ func TestAdmissionIsRefused(t *testing.T) {
 	}
 	t.Run("not with all that it takes", func(t *testing.T) {
 		h, c, first := newControlPlane(t)
-		api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, ref("v1", "Secret", "kube-system", "owner"), certificatesByKey(first.Shared()))}}
+		api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, ref("v1", "Secret", "kube-system", "owner"), sharedBy(t, first))}}
 		target := joiningTarget(h, c, first, firstMember())
 		d, _ := target.Discover(t.Context())
 		d.API = api
@@ -239,4 +239,14 @@ func TestEtcdClientSaysWhomItAsked(t *testing.T) {
 	if _, err := c.Members(ctx); err == nil || !strings.Contains(err.Error(), "etcd at http://192.0.2.10:2379") {
 		t.Errorf("it said %v", err)
 	}
+}
+
+// sharedBy is what a control plane would upload.
+func sharedBy(t *testing.T, first *pki.Secrets) map[string][]byte {
+	t.Helper()
+	files, err := (&Target{Cluster: cluster(), Secrets: first}).certificates(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

@@ -171,4 +171,3 @@ func (t *Target) apiOfHost(ctx context.Context) (API, string, error) {
 	}
 	return nil, "", nil
 }
-

@@ -36,7 +36,10 @@ func preflight(ctx context.Context, t *Target) error {
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
 	}
-	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "/var/lib/etcd" {
+	if t.controlPlane() && t.Discover == nil {
+		findings = append(findings, t.checkExternalEtcd(ctx)...)
+	}
+	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "" && dir != "/var/lib/etcd" {
 		infos, err := t.Host.Stat(ctx, dir+"/member")
 		if err != nil {
 			return err
@@ -149,9 +152,11 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		used(uint16(c.Spec.ControlPlane.BindPort), "the API server", f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"])
 		used(10257, "the controller manager", f.Present["/etc/kubernetes/manifests/kube-controller-manager.yaml"])
 		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
-		used(2379, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-		used(2380, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-		if f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
+		if c.Spec.Etcd.External == nil {
+			used(2379, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
+			used(2380, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
+		}
+		if c.Spec.Etcd.External == nil && f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
 			add("DirAvailable--var-lib-etcd", "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`")
 		}
 		// With an admin.conf it is an init that was cut short, which goes on.

@@ -50,7 +50,7 @@ func (s *Secrets) makeKubeconfigs() ([]host.File, error) {
 	var files []host.File
 	var unsigned UnsignedError
 	for _, sp := range table {
-		if !on(sp, s.node) || !sp.isKubeconfig() {
+		if !on(sp, s.cluster, s.node) || !sp.isKubeconfig() {
 			continue
 		}
 		if _, ok := s.onHost[sp.name]; ok {

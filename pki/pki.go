@@ -59,7 +59,7 @@ func Paths(n config.Node) []string {
 	for _, sp := range table {
 		crt, key, csr := sp.name+".crt", sp.name+".key", sp.name+".csr"
 		switch {
-		case !on(sp, n):
+		case !on(sp, nil, n):
 		case !controlPlane && sp.isKubeconfig():
 			paths = append(paths, sp.name)
 		case !controlPlane && sp.isCA():
@@ -78,7 +78,13 @@ func Paths(n config.Node) []string {
 	return paths
 }
 
-func on(sp spec, n config.Node) bool { return sp.worker || n.Has(config.ControlPlaneRole) }
+// on tells whether a host has it. An external etcd has certificates that are not ours.
+func on(sp spec, c *config.Cluster, n config.Node) bool {
+	if c != nil && c.Spec.Etcd.External != nil && (sp.name == EtcdCA || sp.parent == EtcdCA) {
+		return false
+	}
+	return sp.worker || n.Has(config.ControlPlaneRole)
+}
 
 // SharedPaths are the files that all control planes have in common.
 func SharedPaths() []string {
@@ -143,7 +149,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 		}
 	}
 	for _, sp := range table {
-		if !on(sp, n) {
+		if !on(sp, c, n) {
 			continue
 		}
 		p, err := s.read(sp)
@@ -156,7 +162,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	}
 
 	for _, sp := range table {
-		if on(sp, n) && sp.isCA() && s.pairs[sp.name].certs == nil {
+		if on(sp, c, n) && sp.isCA() && s.pairs[sp.name].certs == nil {
 			report(s.newCA(sp, mayMakeCA))
 		}
 	}
@@ -165,7 +171,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	}
 	for _, sp := range table {
 		// A missing CA was reported above, once.
-		if on(sp, n) && !sp.isCA() && s.pairs[sp.parent].certs != nil {
+		if on(sp, c, n) && !sp.isCA() && s.pairs[sp.parent].certs != nil {
 			report(s.verify(sp))
 		}
 	}
