@@ -100,29 +100,38 @@ func admit(ctx context.Context, t *Target, key addons.CertificateKey) (*Admissio
 			return nil, err
 		}
 	}
-	conf, err := a.Secrets.ClientConfigAt(d.Server)
-	if err != nil {
-		return nil, err
-	}
-	if a.API, err = NewClient(t.Host, conf); err != nil {
-		return nil, err
-	}
-	if conf, err = a.Secrets.ClientConfig(); err != nil {
-		return nil, err
-	}
-	if a.Local, err = NewClient(t.Host, conf); err != nil {
-		return nil, err
-	}
 	a.Files = externalEtcdFiles(t.Cluster, shared)
-	if t.Cluster.Spec.Etcd.External != nil {
-		return a, nil
+	return a, a.connect(t.Host, t.Cluster, d.Server)
+}
+
+// connect gives an Admission the doors that its secrets open. With an external CA there may
+// be nothing yet to open them with: then certs ends with the requests to have signed.
+func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error {
+	conf, err := a.Secrets.ClientConfigAt(server)
+	local, localErr := a.Secrets.ClientConfig()
+	if err := errors.Join(err, localErr); err != nil {
+		if !a.Secrets.ExternalCA() {
+			return err
+		}
+		a.API, a.Local = NoAPI{err}, NoAPI{err}
+	} else {
+		if a.API, err = NewClient(h, conf); err != nil {
+			return err
+		}
+		if a.Local, err = NewClient(h, local); err != nil {
+			return err
+		}
+	}
+	if c.Spec.Etcd.External != nil {
+		return nil
 	}
 	tls, err := a.Secrets.EtcdClient()
-	if err != nil {
-		return nil, err
+	endpoints := etcdEndpoints(a.API)
+	if err != nil { // the same, of etcd's CA
+		endpoints = func(context.Context) ([]string, error) { return nil, err }
 	}
-	a.Etcd = NewEtcdClient(t.Host, tls, etcdEndpoints(a.API))
-	return a, nil
+	a.Etcd = NewEtcdClient(h, tls, endpoints)
+	return nil
 }
 
 // Existing reads, by path, the certificates, keys and kubeconfigs that a host has.

@@ -192,6 +192,32 @@ func TestAdmissionIsRefused(t *testing.T) {
 	})
 }
 
+// The CA's key is nobody's to upload: what it has to sign is named.
+func TestJoinWithAnExternalCA(t *testing.T) {
+	h, c, first := newControlPlane(t)
+	key := addons.NewCertificateKey()
+	shared := sharedBy(t, first)
+	shared["ca.key"] = nil
+	api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, ref("v1", "Secret", "kube-system", "owner"), shared)}}
+	target := joiningTarget(h, c, first, firstMember())
+	d, err := target.Discover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.API, target.Admit = api, Admit(key)
+	err = Run(t.Context(), Select(JoinControlPlane(), "certs"), target, nil)
+	var unsigned *pki.UnsignedError
+	if !errors.As(err, &unsigned) || len(unsigned.Missing) != 2 {
+		t.Fatalf("it said %v", err)
+	}
+	for _, path := range []string{pki.APIServer + ".csr", pki.APIServerKubeletClient + ".csr", pki.EtcdPeer + ".crt", pki.FrontProxyClient + ".crt"} {
+		mustRead(h, path)
+	}
+	if _, ok := h.files[pki.CA+".key"]; ok {
+		t.Error("it wrote a key")
+	}
+}
+
 // objectsAPI is an API that holds some objects.
 type objectsAPI struct {
 	APIRecorder
