@@ -72,31 +72,27 @@ func TestControlPlanes(t *testing.T) {
 			return a == "--certificate-key" || a == argv[slices.Index(argv, "--certificate-key")+1]
 		})
 		refused(ctx, t, h, keyless, "neither are they on this host nor was a key", "kubewright init phase upload-certs --upload-certs")
-		if left := run(ctx, t, h, "find", "/etc/kubernetes", "/var/lib/etcd", "-type", "f"); left != "" {
+		if left := run(ctx, t, h, "sh", "-c", "find /etc/kubernetes /var/lib/etcd -type f 2>/dev/null || true"); left != "" {
 			t.Errorf("the refused joins left:\n%s", left)
 		}
 	})
-	t.Run("one whose member was removed joins anew and keeps its data", func(t *testing.T) {
+	t.Run("one whose member was removed joins anew and keeps its data, while kubeadm joins with a key of a new upload", func(t *testing.T) {
 		id := memberID(ctx, t, first, third.Name)
 		etcdctl(ctx, t, first, "member", "remove", id)
-		if err := join(ctx, third, argv); err != nil {
-			t.Fatal(err)
-		}
-		voters(ctx, t, third, "ha-1", "ha-2", "ha-3")
+		key := strings.TrimSpace(kubewright(ctx, t, hosts[1], "init", "phase", "upload-certs", "--upload-certs"))
+		both(t, func(h *lab.Host) error {
+			if h == third {
+				return join(ctx, h, argv)
+			}
+			return cluster.KubeadmJoin(ctx, h, append(strings.Fields(result.Join)[2:], "--control-plane", "--certificate-key", key)...)
+		}, hosts[2:]...)
+		voters(ctx, t, hosts[3], "ha-1", "ha-2", "ha-3", "ha-4")
 		if memberID(ctx, t, first, third.Name) == id {
 			t.Error("it is the member of before")
 		}
 		if names := run(ctx, t, third, "ls", "/var/lib/etcd"); !strings.Contains(names, "member-2") {
 			t.Errorf("the data of before are not beside: %s", names)
 		}
-	})
-	t.Run("kubeadm joins as a control plane, with a key of a new upload", func(t *testing.T) {
-		key := strings.TrimSpace(kubewright(ctx, t, hosts[1], "init", "phase", "upload-certs", "--upload-certs"))
-		theirs := strings.Fields(result.Join)[2:]
-		if err := cluster.KubeadmJoin(ctx, hosts[3], append(theirs, "--control-plane", "--certificate-key", key)...); err != nil {
-			t.Fatal(err)
-		}
-		voters(ctx, t, hosts[3], "ha-1", "ha-2", "ha-3", "ha-4")
 	})
 	c.Workers = hosts[1:]
 	if err := c.WaitReady(ctx); err != nil {
@@ -210,4 +206,63 @@ func etcdctl(ctx context.Context, t *testing.T, h *lab.Host, argv ...string) str
 	pki := "/etc/kubernetes/pki/etcd/"
 	return run(ctx, t, h, append([]string{"crictl", "exec", id, "etcdctl", "--endpoints", "https://127.0.0.1:2379",
 		"--cacert", pki + "ca.crt", "--cert", pki + "healthcheck-client.crt", "--key", pki + "healthcheck-client.key"}, argv...)...)
+}
+
+// An etcd that somebody else runs: init with it, and a second control plane, which gets its
+// files with the other certificates.
+func TestExternalEtcd(t *testing.T) {
+	t.Parallel()
+	ctx, l := needLab(t, 5*time.Minute)
+	hosts := preparedHosts(ctx, t, "ext-1", "ext-2")
+	explainFailure(t, hosts...)
+	document := func(h *lab.Host, extra string) {
+		if err := h.Write(ctx, "/root/ext.yaml", 0o600, strings.NewReader(cluster.Document(extra))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Its certificates are as good as any, and come from elsewhere.
+	document(hosts[1], "")
+	kubewright(ctx, t, hosts[1], "init", "phase", "certs", "--config", "/root/ext.yaml")
+	run(ctx, t, hosts[1], "mv", "/etc/kubernetes/pki", "/srv/pki")
+	binary, err := l.Binary(ctx, "etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hosts[1].CopyTo(ctx, binary, "/usr/local/bin/etcd"); err != nil {
+		t.Fatal(err)
+	}
+	url := "https://" + hosts[1].IP + ":2379"
+	for from, to := range map[string]string{"etcd/ca.crt": "ca.crt", "apiserver-etcd-client.crt": "client.crt", "apiserver-etcd-client.key": "client.key"} {
+		content := run(ctx, t, hosts[1], "cat", "/srv/pki/"+from)
+		if err := hosts[0].Write(ctx, "/etc/etcd/"+to, 0o600, strings.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	document(hosts[0], "controlPlane: {endpoint: "+hosts[0].IP+"}\netcd: {external: {endpoints: ["+url+"], caFile: /etc/etcd/ca.crt, certFile: /etc/etcd/client.crt, keyFile: /etc/etcd/client.key}}")
+	init := append([]string{"init", "-o", "json", "--upload-certs", "--config", "/root/ext.yaml"}, cluster.Bundle...)
+	refused(ctx, t, hosts[0], append([]string{tool}, init...), "[ExternalEtcdVersion] etcd at "+url+" does not answer", "spec.etcd.external")
+
+	run(ctx, t, hosts[1], "systemd-run", "--quiet", "--unit", "etcd", "/usr/local/bin/etcd", "--data-dir", "/srv/etcd", "--listen-client-urls", url, "--advertise-client-urls", url,
+		"--cert-file", "/srv/pki/etcd/server.crt", "--key-file", "/srv/pki/etcd/server.key", "--trusted-ca-file", "/srv/pki/etcd/ca.crt", "--client-cert-auth")
+	run(ctx, t, hosts[1], "timeout", "30", "sh", "-c", "until ss -ltn sport = :2379 | grep -q LISTEN; do :; done")
+	out := kubewright(ctx, t, hosts[0], init...)
+	var result struct{ JoinControlPlane string }
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		t.Fatalf("init printed %q: %v", out, err)
+	}
+	if err := join(ctx, hosts[1], append(strings.Fields(result.JoinControlPlane)[1:], cluster.Bundle...)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.WaitAPI(ctx, hosts[0], hosts[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitNodes(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, h := range hosts {
+		if got := run(ctx, t, h, "sh", "-c", "ls /etc/kubernetes/manifests; ls -d /etc/kubernetes/pki/etcd 2>/dev/null || true"); got != "kube-apiserver.yaml\nkube-controller-manager.yaml\nkube-scheduler.yaml\n" {
+			t.Errorf("%s has %q", h.Name, got)
+		}
+	}
 }
