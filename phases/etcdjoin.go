@@ -23,6 +23,27 @@ import (
 // no more than the start of a pod.
 const abandoned = time.Minute
 
+// checkEtcd refuses a host that can never become a member, before anything of it is changed.
+func checkEtcd(ctx context.Context, t *Target) error {
+	_, locked := t.API.(NoAPI) // an external CA has not signed yet
+	if t.Cluster.Spec.Etcd.External != nil || locked {
+		return nil
+	}
+	if err := t.judge(etcdPorts(t.Cluster, t.Facts)); err != nil {
+		return err
+	}
+	return untilFinal(ctx, t.Cluster.Spec.Timeouts.KubernetesAPICall.Duration, "the cluster's etcd", func(ctx context.Context) error {
+		v, err := t.viewEtcd(ctx, manifests.PeerURL(t.Node.IP()))
+		if err != nil {
+			return err
+		}
+		if _, _, err = nextEtcdStep(v); err != nil {
+			return finalError{err}
+		}
+		return nil
+	})
+}
+
 // etcdJoin brings this host into etcd's list of members and writes the manifest of its
 // member. Whatever an earlier run left, it goes on from there.
 func etcdJoin(ctx context.Context, t *Target) error {
@@ -124,7 +145,7 @@ func (t *Target) ownEtcdData(ctx context.Context) (etcdData, error) {
 		}
 		d, err := parseWAL(out.Stdout)
 		if err != nil {
-			return d, fmt.Errorf("%s: %w", path, err)
+			return d, finalError{fmt.Errorf("%s: %w: move the folder away, if nobody needs it", path, err)}
 		}
 		return d, nil
 	}

@@ -20,7 +20,8 @@ import (
 func JoinControlPlane() []Phase {
 	return append(prepare(),
 		Phase{Name: "discovery", Short: "find the cluster and verify that it is the right one", After: []string{"preflight"}, Run: discovery},
-		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"discovery"}, Run: joinCerts},
+		Phase{Name: "check-etcd", Short: "see whether etcd answers and can take this host", After: []string{"discovery"}, Run: inCluster(checkEtcd)},
+		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"check-etcd"}, Run: joinCerts},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: inCluster(joinKubeconfig)},
 		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "runtime", "kubeconfig"}, Run: joinKubelet},
 		Phase{Name: "etcd/join", Short: "become a member of etcd that does not vote yet, and write its manifest", After: []string{"images", "kubelet-start"}, Run: inCluster(etcdJoin)},
@@ -135,9 +136,7 @@ func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error
 }
 
 // Existing reads, by path, the certificates, keys and kubeconfigs that a host has.
-func Existing(ctx context.Context, h interface {
-	ReadFile(context.Context, string) ([]byte, error)
-}, n config.Node) (map[string][]byte, error) {
+func Existing(ctx context.Context, h host.Host, n config.Node) (map[string][]byte, error) {
 	existing := map[string][]byte{}
 	for _, path := range pki.Paths(n) {
 		b, err := h.ReadFile(ctx, path)

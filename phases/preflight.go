@@ -39,7 +39,7 @@ func preflight(ctx context.Context, t *Target) error {
 	if t.controlPlane() && t.Discover == nil {
 		findings = append(findings, t.checkExternalEtcd(ctx)...)
 	}
-	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "" && dir != "/var/lib/etcd" {
+	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && t.Discover == nil && dir != "" && dir != "/var/lib/etcd" {
 		infos, err := t.Host.Stat(ctx, dir+"/member")
 		if err != nil {
 			return err
@@ -137,8 +137,8 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		add("CRI", "several container runtimes are here (%s): name one with --cri-socket", strings.Join(f.Sockets, ", "))
 	}
 	used := func(port uint16, by string, ours bool) {
-		if !ours && slices.Contains(f.Listening, port) {
-			add(fmt.Sprintf("Port-%d", port), "port %d is in use, and %s needs it: see who listens with `ss -ltnp sport = :%d`", port, by, port)
+		if !ours {
+			out = append(out, inUse(f, by, port)...)
 		}
 	}
 	used(10250, "the kubelet", f.Present[pki.KubeletConf])
@@ -152,13 +152,6 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		used(uint16(c.Spec.ControlPlane.BindPort), "the API server", f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"])
 		used(10257, "the controller manager", f.Present["/etc/kubernetes/manifests/kube-controller-manager.yaml"])
 		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
-		if c.Spec.Etcd.External == nil {
-			used(2379, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-			used(2380, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-		}
-		if c.Spec.Etcd.External == nil && f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
-			add("DirAvailable--var-lib-etcd", "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`")
-		}
 		// With an admin.conf it is an init that was cut short, which goes on.
 		if f.Present[pki.KubeletConf] && !f.Present[pki.AdminConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
 			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node of another cluster already: take it out with `kubewright reset`")
@@ -174,6 +167,29 @@ func checkDocument(c *config.Cluster, f config.Facts) []Finding {
 	out := checkKubelet(c.Spec.Kubelet, f)
 	if !f.Present[pki.KubeletConf] { // a node that runs has routes of its own pods
 		out = append(out, overlaps(c, f)...)
+	}
+	out = append(out, etcdPorts(c, f)...)
+	// A host that joins looks whose data they are: they may be its own, of before.
+	if c.Spec.Etcd.External == nil && f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
+		out = append(out, Finding{Name: "DirAvailable--var-lib-etcd", Message: "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`"})
+	}
+	return out
+}
+
+// etcdPorts must be free, where this host will run etcd and does not yet.
+func etcdPorts(c *config.Cluster, f config.Facts) []Finding {
+	// Its data mean that an earlier run of ours may still be stopping it.
+	if c.Spec.Etcd.External != nil || f.Present["/etc/kubernetes/manifests/etcd.yaml"] || f.Present["/var/lib/etcd/member"] {
+		return nil
+	}
+	return inUse(f, "etcd", 2379, 2380)
+}
+
+func inUse(f config.Facts, by string, ports ...uint16) (out []Finding) {
+	for _, port := range ports {
+		if slices.Contains(f.Listening, port) {
+			out = append(out, Finding{Name: fmt.Sprintf("Port-%d", port), Message: fmt.Sprintf("port %d is in use, and %s needs it: see who listens with `ss -ltnp sport = :%d`", port, by, port)})
+		}
 	}
 	return out
 }
