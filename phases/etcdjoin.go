@@ -210,9 +210,7 @@ func etcdPromote(ctx context.Context, t *Target) error {
 			return nil
 		}
 		if own.Learner {
-			// One that is promoted before it has told its name tells it again only after 7 s,
-			// and serves nobody until then.
-			if !own.started() {
+			if !own.started() { // etcd would refuse, and log each try
 				return fmt.Errorf("member %s has not been heard of", *own)
 			}
 			if err := t.Etcd.Promote(ctx, own.ID); err != nil {
