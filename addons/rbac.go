@@ -38,7 +38,7 @@ func RBAC() []Object {
 // CertificatesRBAC lets joining nodes read the Secret kubeadm-certs, which is encrypted
 // with a key that only the joining control planes are told.
 func CertificatesRBAC() []Object {
-	role, binding := mayGet(kubeSystem, certificatesRole, "secrets", "kubeadm-certs", group(bootstrappers))
+	role, binding := mayGet(kubeSystem, certificatesRole, "secrets", CertificatesName, group(bootstrappers))
 	return objects(role, binding)
 }
 

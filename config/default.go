@@ -35,8 +35,10 @@ func (c *Cluster) Default(v Versions) {
 	if s.ControlPlane.BindPort == 0 {
 		s.ControlPlane.BindPort = 6443
 	}
-	set(&s.Etcd.ImageTag, v.Etcd, catalogue.Etcd)
-	set(&s.Etcd.DataDir, "/var/lib/etcd")
+	if s.Etcd.External == nil {
+		set(&s.Etcd.ImageTag, v.Etcd, catalogue.Etcd)
+		set(&s.Etcd.DataDir, "/var/lib/etcd")
+	}
 	set(&s.Network.ServiceCIDR, "10.96.0.0/12")
 	set(&s.Network.DNSDomain, "cluster.local")
 	set(&s.Network.CNI.Name, "flannel")

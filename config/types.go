@@ -88,14 +88,25 @@ type HostPath struct {
 	PathType  corev1.HostPathType `json:"pathType,omitempty"`
 }
 
-// Etcd is the store, run as a static pod beside each API server.
+// Etcd is the store, run as a static pod beside each API server, or somewhere else.
 type Etcd struct {
-	ImageTag       string          `json:"imageTag"`
-	DataDir        string          `json:"dataDir"`
+	// External etcd is nobody's to install or to change; then no other field here is set.
+	External       *ExternalEtcd   `json:"external,omitempty"`
+	ImageTag       string          `json:"imageTag,omitempty"`
+	DataDir        string          `json:"dataDir,omitempty"`
 	ExtraArgs      []Arg           `json:"extraArgs,omitempty"`
 	ExtraEnvs      []corev1.EnvVar `json:"extraEnvs,omitempty"`
 	ServerCertSANs []string        `json:"serverCertSANs,omitempty"`
 	PeerCertSANs   []string        `json:"peerCertSANs,omitempty"`
+}
+
+// ExternalEtcd is an etcd that runs already. The files are on every control plane; joining
+// ones get them with the other certificates.
+type ExternalEtcd struct {
+	Endpoints []string `json:"endpoints"` // URLs
+	CAFile    string   `json:"caFile,omitempty"`
+	CertFile  string   `json:"certFile,omitempty"` // of a client
+	KeyFile   string   `json:"keyFile,omitempty"`
 }
 
 // Network is the pod network and the service network.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -61,7 +62,9 @@ func (c *Cluster) Validate() error {
 	p.sans("spec.controlPlane.certSANs", s.ControlPlane.CertSANs)
 	p.sans("spec.etcd.serverCertSANs", s.Etcd.ServerCertSANs)
 	p.sans("spec.etcd.peerCertSANs", s.Etcd.PeerCertSANs)
-	if !strings.HasPrefix(s.Etcd.DataDir, "/") {
+	if s.Etcd.External != nil {
+		p.externalEtcd(s.Etcd)
+	} else if !strings.HasPrefix(s.Etcd.DataDir, "/") {
 		p.add("spec.etcd.dataDir", "%q is not absolute: write a path that begins with /", s.Etcd.DataDir)
 	}
 	for path, comp := range map[string]Component{"spec.apiServer": s.APIServer, "spec.controllerManager": s.ControllerManager, "spec.scheduler": s.Scheduler,
@@ -93,6 +96,37 @@ func (c *Cluster) Validate() error {
 		slices.SortStableFunc(p.all.Errors, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	}
 	return Errors(p.all)
+}
+
+func (p *problems) externalEtcd(e Etcd) {
+	const path = "spec.etcd.external"
+	x := *e.External
+	if e.External = nil; !reflect.DeepEqual(e, Etcd{}) {
+		p.add("spec.etcd", "external stands beside fields of an etcd that is installed here: leave those out, or external")
+	}
+	tls := false
+	for i, endpoint := range x.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
+			p.add(fmt.Sprintf("%s.endpoints[%d]", path, i), "%q: write a URL such as https://192.0.2.21:2379", endpoint)
+			continue
+		}
+		tls = tls || u.Scheme == "https"
+	}
+	if len(x.Endpoints) == 0 {
+		p.add(path+".endpoints", "there is none: write the URLs of etcd's members")
+	}
+	if tls && x.CAFile == "" {
+		p.add(path+".caFile", "is missing, and https needs it: write the path of the CA that signed etcd's certificates")
+	}
+	if (x.CertFile == "") != (x.KeyFile == "") {
+		p.add(path, "certFile and keyFile go together: write both, or neither")
+	}
+	for name, file := range map[string]string{"caFile": x.CAFile, "certFile": x.CertFile, "keyFile": x.KeyFile} {
+		if file != "" && !strings.HasPrefix(file, "/") {
+			p.add(path+"."+name, "%q is not absolute: write a path that begins with /", file)
+		}
+	}
 }
 
 func (p *problems) version(path, v string) {

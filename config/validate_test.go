@@ -33,12 +33,21 @@ func TestValidateSaysWhatToWriteInstead(t *testing.T) {
 		"version too old":     {"spec: {kubernetesVersion: v1.33.9}", "spec.kubernetesVersion: v1.33.9 cannot be installed by this kubewright: write a version from v1.34 to v1.36"},
 		"version too new":     {"spec: {kubernetesVersion: v2.36.0}", "spec.kubernetesVersion: v2.36.0 cannot be installed by this kubewright: write a version from v1.34 to v1.36"},
 
-		"endpoint":         {"spec: {controlPlane: {endpoint: \"https://a\"}}", `spec.controlPlane.endpoint: "https://a" is a URL: write HOST:PORT alone, without https://`},
-		"port of endpoint": {"spec: {controlPlane: {endpoint: \"a:0\"}}", `spec.controlPlane.endpoint: "a:0": the port must be a number from 1 to 65535`},
-		"port":             {"spec: {controlPlane: {bindPort: 70000}}", "spec.controlPlane.bindPort: 70000 is not a port: write a number from 1 to 65535"},
-		"names":            {"spec: {controlPlane: {certSANs: [a, b c]}}", `spec.controlPlane.certSANs[1]: "b c" is neither an IP address nor a DNS name`},
-		"etcd's names":     {"spec: {etcd: {serverCertSANs: [_], peerCertSANs: [-]}}", "2 problems:\n  - spec.etcd.peerCertSANs[0]: \"-\" is neither an IP address nor a DNS name\n  - spec.etcd.serverCertSANs[0]: \"_\" is neither an IP address nor a DNS name"},
-		"etcd's data":      {"spec: {etcd: {dataDir: data}}", `spec.etcd.dataDir: "data" is not absolute: write a path that begins with /`},
+		"endpoint":                  {"spec: {controlPlane: {endpoint: \"https://a\"}}", `spec.controlPlane.endpoint: "https://a" is a URL: write HOST:PORT alone, without https://`},
+		"port of endpoint":          {"spec: {controlPlane: {endpoint: \"a:0\"}}", `spec.controlPlane.endpoint: "a:0": the port must be a number from 1 to 65535`},
+		"port":                      {"spec: {controlPlane: {bindPort: 70000}}", "spec.controlPlane.bindPort: 70000 is not a port: write a number from 1 to 65535"},
+		"names":                     {"spec: {controlPlane: {certSANs: [a, b c]}}", `spec.controlPlane.certSANs[1]: "b c" is neither an IP address nor a DNS name`},
+		"external etcd":             {"spec: {etcd: {external: {endpoints: [\"https://a:2379\"], caFile: /ca.crt, certFile: /c.crt, keyFile: /c.key}}}", ""},
+		"external etcd without TLS": {"spec: {etcd: {external: {endpoints: [\"http://a:2379\"]}}}", ""},
+		"external etcd and its own": {"spec: {etcd: {dataDir: /d, external: {endpoints: [\"http://a:2379\"]}}}", "spec.etcd: external stands beside fields of an etcd that is installed here: leave those out, or external"},
+		"external etcd, nowhere":    {"spec: {etcd: {external: {endpoints: []}}}", "spec.etcd.external.endpoints: there is none: write the URLs of etcd's members"},
+		"external etcd, mistyped": {"spec: {etcd: {external: {endpoints: [\"a:2379\", \"https://b\"], certFile: c.crt}}}", "4 problems:\n" +
+			"  - spec.etcd.external.caFile: is missing, and https needs it: write the path of the CA that signed etcd's certificates\n" +
+			"  - spec.etcd.external.certFile: \"c.crt\" is not absolute: write a path that begins with /\n" +
+			"  - spec.etcd.external.endpoints[0]: \"a:2379\": write a URL such as https://192.0.2.21:2379\n" +
+			"  - spec.etcd.external: certFile and keyFile go together: write both, or neither"},
+		"etcd's names": {"spec: {etcd: {serverCertSANs: [_], peerCertSANs: [-]}}", "2 problems:\n  - spec.etcd.peerCertSANs[0]: \"-\" is neither an IP address nor a DNS name\n  - spec.etcd.serverCertSANs[0]: \"_\" is neither an IP address nor a DNS name"},
+		"etcd's data":  {"spec: {etcd: {dataDir: data}}", `spec.etcd.dataDir: "data" is not absolute: write a path that begins with /`},
 
 		"dashes of a flag":       {"spec: {scheduler: {extraArgs: [{name: v}, {name: --v=4}]}}", `spec.scheduler.extraArgs[1].name: "--v=4": write the flag's name without dashes, and its value under value`},
 		"dashes of etcd's flag":  {"spec: {etcd: {extraArgs: [{name: -v}]}}", `spec.etcd.extraArgs[0].name: "-v": write the flag's name without dashes, and its value under value`},

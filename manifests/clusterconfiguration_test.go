@@ -68,7 +68,6 @@ func TestClusterConfigurationMayHaveFieldsThatWeDoNotKnow(t *testing.T) {
 
 func TestClusterConfigurationThatWeCannotFollowIsAnError(t *testing.T) {
 	for name, test := range map[string]struct{ document, want string }{
-		"external etcd":  {head + "etcd: {external: {endpoints: [https://a:2379]}}", "etcd.external"},
 		"certificates":   {head + "certificatesDir: /elsewhere", "/elsewhere"},
 		"etcd's image":   {head + "imageRepository: a\netcd: {local: {imageRepository: b}}", "etcd.local.imageRepository"},
 		"old version":    {"apiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration", "kubeadm config migrate"},

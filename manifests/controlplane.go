@@ -1,8 +1,11 @@
 package manifests
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,6 +50,19 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 	if urls, ok := last(s.Etcd.ExtraArgs, "advertise-client-urls"); ok {
 		defaults["etcd-servers"] = urls
 	}
+	paths := certificates(trustDirs)
+	if e := s.Etcd.External; e != nil {
+		delete(defaults, "etcd-cafile")
+		delete(defaults, "etcd-certfile")
+		delete(defaults, "etcd-keyfile")
+		defaults["etcd-servers"] = strings.Join(e.Endpoints, ",")
+		for name, file := range map[string]string{"etcd-cafile": e.CAFile, "etcd-certfile": e.CertFile, "etcd-keyfile": e.KeyFile} {
+			if file != "" {
+				defaults[name] = file
+			}
+		}
+		paths = append(paths, etcdDirectories(e, paths)...)
+	}
 	// The server refuses a mode beside a file of authorizers.
 	if _, ok := last(s.APIServer.ExtraArgs, "authorization-config"); ok {
 		delete(defaults, "authorization-mode")
@@ -55,7 +71,7 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 		command: flags(defaults, extraArgs(c, s.APIServer.ExtraArgs)),
 		cpu:     "250m",
 		env:     s.APIServer.ExtraEnvs,
-		mounts:  mountPaths(append(certificates(trustDirs), s.APIServer.ExtraVolumes...)),
+		mounts:  mountPaths(append(paths, s.APIServer.ExtraVolumes...)),
 		annotations: map[string]string{
 			// kubeadm finds the API servers by it.
 			"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": net.JoinHostPort(address.String(), port),
@@ -159,6 +175,24 @@ func certificates(trustDirs []string) []config.HostPath {
 		mounts = append(mounts, directory(name, dir))
 	}
 	return mounts
+}
+
+// etcdDirectories are those of an external etcd's files that are not mounted already, the
+// outermost alone.
+func etcdDirectories(e *config.ExternalEtcd, mounted []config.HostPath) (out []config.HostPath) {
+	var dirs []string
+	for _, file := range []string{e.CAFile, e.CertFile, e.KeyFile} {
+		if file != "" {
+			dirs = append(dirs, path.Dir(file))
+		}
+	}
+	slices.Sort(dirs) // the outer before the inner
+	for _, dir := range dirs {
+		if !slices.ContainsFunc(append(mounted, out...), func(m config.HostPath) bool { return dir == m.HostPath || strings.HasPrefix(dir, m.HostPath+"/") }) {
+			out = append(out, directory(fmt.Sprintf("etcd-certs-%d", len(out)), dir))
+		}
+	}
+	return out
 }
 
 // mountPaths are sorted; the user's replace ours of the same name.

@@ -43,6 +43,10 @@ func fixtures() map[string]fixture {
 			},
 			config.Facts{Hostname: "Host-17.example.org", TrustDirs: debian[1:], Resolved: true},
 		},
+		"external-etcd": {
+			config.Node{Name: "cp-1", Roles: plane, Address: "10.0.0.1"},
+			config.Facts{Hostname: "cp-1", TrustDirs: debian},
+		},
 		"ipv6": {
 			config.Node{Name: "cp-1", Roles: plane, Address: "fd00::1"},
 			config.Facts{Hostname: "cp-1"},

@@ -41,6 +41,14 @@ const (
 // Names are the static pods of a control plane, in the order in which they depend on one another.
 func Names() []string { return []string{Etcd, APIServer, ControllerManager, Scheduler} }
 
+// Wanted are those that such a cluster has: no etcd, where it is external.
+func Wanted(c *config.Cluster) []string {
+	if c.Spec.Etcd.External != nil {
+		return Names()[1:]
+	}
+	return Names()
+}
+
 // Path is where the manifest of a static pod is.
 func Path(name string) string { return ManifestDir + "/" + name + ".yaml" }
 
@@ -56,7 +64,7 @@ func Image(c *config.Cluster, name string) string {
 // Images are those of the static pods.
 func Images(c *config.Cluster) []string {
 	var images []string
-	for _, name := range Names() {
+	for _, name := range Wanted(c) {
 		images = append(images, Image(c, name))
 	}
 	return images

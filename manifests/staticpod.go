@@ -30,10 +30,10 @@ type Live struct {
 	ExternalCA bool
 }
 
-// StaticPods are the manifests of a control plane, in the order of [Names].
+// StaticPods are the manifests of a control plane, in the order of [Wanted].
 func StaticPods(c *config.Cluster, n config.Node, f config.Facts, p Patches, l Live) ([]host.File, error) {
 	files := []host.File{manifestDir()}
-	for _, name := range Names() {
+	for _, name := range Wanted(c) {
 		file, err := StaticPod(name, c, n, f, p, l)
 		if err != nil {
 			return nil, err

@@ -170,6 +170,14 @@ func (h *fakeHost) run(argv []string) {
 			}
 		}
 		h.files["/proc/mounts"] = text(rest)
+	case "mv":
+		from := argv[len(argv)-2]
+		for p, f := range maps.Clone(h.files) {
+			if rest, ok := strings.CutPrefix(p, from+"/"); ok {
+				h.files[last+"/"+rest] = f
+				delete(h.files, p)
+			}
+		}
 	case "rm", "rmdir":
 		for _, dir := range argv[slices.Index(argv, "--")+1:] {
 			maps.DeleteFunc(h.files, func(p string, _ host.File) bool { return p == dir || strings.HasPrefix(p, dir+"/") })

@@ -32,18 +32,19 @@ func Init() []Phase {
 		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"ledger"}, Run: certs},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: kubeconfig},
 		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "kubeconfig"}, Run: kubeletStart},
-		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: staticPods(manifests.Etcd)},
+		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: etcd},
 		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Waits: true, Run: waitEtcd},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
 		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Waits: true, Run: waitAPIServer},
 		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-apiserver"}, Run: uploadConfig},
+		Phase{Name: "upload-certs", Short: "store the certificates of control planes in the cluster, encrypted, if asked to", After: []string{"wait-apiserver"}, Run: uploadCerts},
 		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, Run: kubeProxy},
 		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, Run: coreDNS},
 		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, Run: cni},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
 		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRBAC},
 		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
-		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config"}, Run: bootstrapToken},
+		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config", "upload-certs"}, Run: bootstrapToken},
 		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
 		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Waits: true, Run: waitControlPlane},
 	)
@@ -60,8 +61,10 @@ func certs(ctx context.Context, t *Target) error {
 	return missing // of an external CA: which requests to have signed
 }
 
-func kubeconfig(ctx context.Context, t *Target) error {
-	files, missing := t.Secrets.Kubeconfigs(true)
+func kubeconfig(ctx context.Context, t *Target) error { return t.kubeconfigs(ctx, true) }
+
+func (t *Target) kubeconfigs(ctx context.Context, withSuperAdmin bool) error {
+	files, missing := t.Secrets.Kubeconfigs(withSuperAdmin)
 	var out []host.File
 	for _, f := range files {
 		if f.Path == pki.KubeletConf {
@@ -115,12 +118,6 @@ func (t *Target) startKubelet(ctx context.Context, configuration []byte) error {
 func staticPods(names ...string) func(context.Context, *Target) error {
 	return func(ctx context.Context, t *Target) error {
 		live := manifests.Live{ExternalCA: t.Secrets.ExternalCA()}
-		if names[0] == manifests.Etcd { // a member keeps the initial cluster that it was started with
-			var err error
-			if live.EtcdMembers, err = t.etcdMembers(ctx); err != nil {
-				return err
-			}
-		}
 		var files []host.File
 		for _, name := range names {
 			f, err := manifests.StaticPod(name, t.Cluster, t.Node, t.Facts, t.Patches, live)
@@ -129,12 +126,31 @@ func staticPods(names ...string) func(context.Context, *Target) error {
 			}
 			files = append(files, f)
 		}
-		if names[0] == manifests.Etcd { // first, or the kubelet would make it, readable by all
-			files = append([]host.File{{Path: t.Cluster.Spec.Etcd.DataDir, Dir: true, Mode: 0o700}}, files...)
-		}
 		_, err := t.write(ctx, files...)
 		return err
 	}
+}
+
+// etcd keeps the initial cluster with which a member was started.
+func etcd(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
+	members, err := t.etcdMembers(ctx)
+	if err != nil {
+		return err
+	}
+	return t.writeEtcd(ctx, members)
+}
+
+func (t *Target) writeEtcd(ctx context.Context, members []string) error {
+	f, err := manifests.StaticPod(manifests.Etcd, t.Cluster, t.Node, t.Facts, t.Patches, manifests.Live{EtcdMembers: members})
+	if err != nil {
+		return err
+	}
+	// The folder first, or the kubelet would make it, readable by all.
+	_, err = t.write(ctx, host.File{Path: t.Cluster.Spec.Etcd.DataDir, Dir: true, Mode: 0o700}, f)
+	return err
 }
 
 func (t *Target) etcdMembers(ctx context.Context) ([]string, error) {
@@ -151,6 +167,9 @@ func (t *Target) etcdMembers(ctx context.Context) ([]string, error) {
 // waitEtcd needs no more than a listener: etcd queues what it cannot answer yet, while a
 // refused API server would come back only after a second.
 func waitEtcd(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.Etcd.External != nil {
+		return nil // preflight has seen it answer
+	}
 	return t.waitPod(ctx, manifests.Etcd, func(ctx context.Context) error {
 		conn, err := t.Host.Dial(ctx, "tcp", loopback(t, 2379))
 		if err != nil {

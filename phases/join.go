@@ -44,14 +44,25 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	}
 	own := *t
 	own.API = d.API
-	own.Cluster = d.Cluster
-	own.Node = d.Cluster.Node(t.Node.Name, config.WorkerRole, t.Facts)
+	cluster := *d.Cluster
+	own.Cluster = &cluster
+	role := config.WorkerRole
+	if t.controlPlane() {
+		role = config.ControlPlaneRole
+	}
+	own.Node = d.Cluster.Node(t.Node.Name, role, t.Facts)
 	for _, h := range t.Cluster.Spec.Hosts { // what was said of this host here
 		if h.Name == own.Node.Name {
 			own.Node = h.Over(own.Node)
 		}
 	}
 	own.Node.RuntimeSocket = t.endpoint() // that has been prepared; hosts of a cluster may have different ones
+	if t.Node.Address != "" && t.Node.Address != t.Facts.DefaultIP.String() {
+		own.Node.Address = t.Node.Address // somebody named it
+	}
+	if t.BindPort != 0 {
+		cluster.Spec.ControlPlane.BindPort = t.BindPort
+	}
 	return &own, d, nil
 }
 
@@ -157,7 +168,7 @@ func (t *Target) checkJoin(d *Discovery) error {
 	if err := yaml.Unmarshal(d.KubeletConfiguration, &kubelet); err != nil {
 		return fmt.Errorf("ConfigMap kube-system/kubelet-config: %w", err)
 	}
-	findings := checkKubelet(kubelet, t.Facts, true)
+	findings := checkKubelet(kubelet, t.Facts)
 	for _, h := range d.Cluster.Spec.Hosts {
 		if h.Name == t.Node.Name && h.RuntimeSocket != "" && h.RuntimeSocket != t.endpoint() {
 			findings = append(findings, Finding{Name: "CRI", Message: fmt.Sprintf("the cluster's document names the runtime at %s for this host, and join has prepared %s: run it again with --cri-socket %s", h.RuntimeSocket, t.endpoint(), h.RuntimeSocket)})

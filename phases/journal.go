@@ -67,6 +67,7 @@ const (
 	anImage  Kind = "image"   // imported into the runtime
 	aCommand Kind = "command" // Argv
 	aStart   Kind = "start"   // of a unit, done
+	aMember  Kind = "etcd"    // Name says what is asked of etcd
 	before   Kind = "found"
 	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
 )
@@ -111,7 +112,7 @@ func (j *Journal) note(s Step) {
 		}
 	case written:
 		j.stamps[s.Name] = stamp{s.Stamp, s.After}
-	case aCommand:
+	case aCommand, aMember:
 	default:
 		if s.Kind == aFile {
 			j.writes[s.Name] = j.seq

@@ -57,6 +57,15 @@ type Target struct {
 	Tokens    []InitToken   // that init makes; nil: JoinToken alone
 	// Discover finds the cluster that this host joins. Every call gives the same answer.
 	Discover func(ctx context.Context) (*Discovery, error)
+	// Admit gives a host that joins as a control plane the cluster's secrets, and rights in it.
+	// Every call gives the same answer; t is the target of the phase that asks.
+	Admit func(ctx context.Context, t *Target) (*Admission, error)
+	Etcd  Etcd // of the cluster that is joined as a control plane
+	// UploadCerts stores what control planes share in the cluster, encrypted with CertificateKey.
+	UploadCerts    bool
+	CertificateKey addons.CertificateKey
+	// BindPort of this host's API server; 0: that of the cluster's document.
+	BindPort int32
 	// Ignore holds the names of preflight checks whose failures are only shown, in lower case, or "all".
 	Ignore []string
 	Report func(Event)

@@ -27,7 +27,7 @@ type Planned struct {
 // Change is one step of a plan. It holds no secrets, and of what is made anew each time
 // (keys, certificates, tokens) what it would be, not its bytes.
 type Change struct {
-	Kind   string   `json:"kind"` // file, command, image, object
+	Kind   string   `json:"kind"` // file, command, image, object, etcd
 	Action string   `json:"action"`
 	Name   string   `json:"name"`           // a path, "Kind namespace/name", an image, or the command in one line
 	Mode   string   `json:"mode,omitempty"` // of a file, octal
@@ -55,7 +55,9 @@ func Plan(ctx context.Context, list []Phase, t *Target, skip []string) ([]Planne
 		}
 		cancel()
 	}
-	own.API = inAPI
+	if _, ok := t.API.(*Client); ok {
+		own.API = inAPI
+	}
 	if t.Discover != nil {
 		own.Discover = func(ctx context.Context) (*Discovery, error) {
 			d, err := t.Discover(ctx)
@@ -70,8 +72,35 @@ func Plan(ctx context.Context, list []Phase, t *Target, skip []string) ([]Planne
 			return &seen, nil
 		}
 	}
+	inEtcd := &EtcdRecorder{}
+	if t.Admit != nil {
+		own.Admit = func(ctx context.Context, phase *Target) (*Admission, error) {
+			a, err := t.Admit(ctx, phase)
+			if err != nil {
+				return nil, err
+			}
+			seen := *a
+			if live, ok := a.API.(*Client); ok {
+				inAPI.Live = live
+			}
+			seen.API, seen.Local = inAPI, inAPI
+			if a.Etcd != nil {
+				if err := inEtcd.look(ctx, a.Etcd); err != nil {
+					return nil, err
+				}
+				seen.Etcd = inEtcd
+			}
+			return &seen, nil
+		}
+	}
+	if t.Etcd != nil { // of a host that is reset
+		if err := inEtcd.look(ctx, t.Etcd); err != nil {
+			own.notice("etcd does not answer, so a plan does not say what becomes of its members: %v", err)
+		}
+		own.Etcd = inEtcd
+	}
 	var plan []Planned
-	files, objects := 0, 0
+	files, objects, members := 0, 0, 0
 	for _, p := range list {
 		if p.Waits || skipped(skip, p.Name) {
 			continue
@@ -99,6 +128,10 @@ func Plan(ctx context.Context, list []Phase, t *Target, skip []string) ([]Planne
 				return plan, err
 			}
 			planned.Steps = append(planned.Steps, c)
+		}
+		for _, s := range inEtcd.Steps()[members:] {
+			members++
+			planned.Steps = append(planned.Steps, Change{Kind: "etcd", Action: "change", Name: s})
 		}
 		if planned.Steps != nil {
 			plan = append(plan, planned)

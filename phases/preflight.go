@@ -35,12 +35,18 @@ func preflight(ctx context.Context, t *Target) error {
 	verified := make(chan error, 1)
 	go func() { verified <- t.verifyBundle(ctx) }()
 	findings := Check(t.Cluster, t.Node, t.Facts)
+	if t.Discover == nil { // a host that joins learns the cluster's document only after this
+		findings = append(findings, checkDocument(t.Cluster, t.Facts)...)
+	}
 	findings = append(findings, t.checkBundle()...)
 	findings = append(findings, t.checkRuntime(ctx)...)
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
 	}
-	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && dir != "/var/lib/etcd" {
+	if t.controlPlane() && t.Discover == nil {
+		findings = append(findings, t.checkExternalEtcd(ctx)...)
+	}
+	if dir := t.Cluster.Spec.Etcd.DataDir; t.controlPlane() && t.Discover == nil && dir != "" && dir != "/var/lib/etcd" {
 		infos, err := t.Host.Stat(ctx, dir+"/member")
 		if err != nil {
 			return err
@@ -141,13 +147,12 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 			warn("FileExisting-"+cmd, "%s is not in PATH: services or port forwarding may lack it", cmd)
 		}
 	}
-	out = append(out, checkKubelet(c.Spec.Kubelet, f, n.Has(config.ControlPlaneRole))...)
 	if len(f.Sockets) > 1 && n.RuntimeSocket == "" && c.Spec.Runtime.Socket == "" {
 		add("CRI", "several container runtimes are here (%s): name one with --cri-socket", strings.Join(f.Sockets, ", "))
 	}
 	used := func(port uint16, by string, ours bool) {
-		if !ours && slices.Contains(f.Listening, port) {
-			add(fmt.Sprintf("Port-%d", port), "port %d is in use, and %s needs it: see who listens with `ss -ltnp sport = :%d`", port, by, port)
+		if !ours {
+			out = append(out, inUse(f, by, port)...)
 		}
 	}
 	used(10250, "the kubelet", f.Present[pki.KubeletConf])
@@ -161,11 +166,6 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		used(uint16(c.Spec.ControlPlane.BindPort), "the API server", f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"])
 		used(10257, "the controller manager", f.Present["/etc/kubernetes/manifests/kube-controller-manager.yaml"])
 		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
-		used(2379, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-		used(2380, "etcd", f.Present["/etc/kubernetes/manifests/etcd.yaml"])
-		if f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
-			add("DirAvailable--var-lib-etcd", "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`")
-		}
 		// With an admin.conf it is an init that was cut short, which goes on.
 		if f.Present[pki.KubeletConf] && !f.Present[pki.AdminConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
 			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node of another cluster already: take it out with `kubewright reset`")
@@ -173,19 +173,43 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {
 		add("DirAvailable--etc-kubernetes-manifests", "this host is a control plane already: take it out with `kubewright reset` before it joins as a worker")
 	}
-	// A node that runs has routes of its own pods, and one that joins takes the ranges of
-	// its cluster, which are looked at when they are known.
-	if n.Has(config.ControlPlaneRole) && !f.Present[pki.KubeletConf] {
+	return out
+}
+
+// checkDocument judges what depends on the cluster's document.
+func checkDocument(c *config.Cluster, f config.Facts) []Finding {
+	out := checkKubelet(c.Spec.Kubelet, f)
+	if !f.Present[pki.KubeletConf] { // a node that runs has routes of its own pods
 		out = append(out, overlaps(c, f)...)
+	}
+	out = append(out, etcdPorts(c, f)...)
+	// A host that joins looks whose data they are: they may be its own, of before.
+	if c.Spec.Etcd.External == nil && f.Present["/var/lib/etcd/member"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] {
+		out = append(out, Finding{Name: "DirAvailable--var-lib-etcd", Message: "/var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`"})
+	}
+	return out
+}
+
+// etcdPorts must be free, where this host will run etcd and does not yet.
+func etcdPorts(c *config.Cluster, f config.Facts) []Finding {
+	// Its data mean that an earlier run of ours may still be stopping it.
+	if c.Spec.Etcd.External != nil || f.Present["/etc/kubernetes/manifests/etcd.yaml"] || f.Present["/var/lib/etcd/member"] {
+		return nil
+	}
+	return inUse(f, "etcd", 2379, 2380)
+}
+
+func inUse(f config.Facts, by string, ports ...uint16) (out []Finding) {
+	for _, port := range ports {
+		if slices.Contains(f.Listening, port) {
+			out = append(out, Finding{Name: fmt.Sprintf("Port-%d", port), Message: fmt.Sprintf("port %d is in use, and %s needs it: see who listens with `ss -ltnp sport = :%d`", port, by, port)})
+		}
 	}
 	return out
 }
 
 // checkKubelet looks for what the kubelet refuses to start on.
-func checkKubelet(kubelet map[string]any, f config.Facts, cluster bool) (out []Finding) {
-	if !cluster {
-		return nil // a joining node's configuration comes from the cluster
-	}
+func checkKubelet(kubelet map[string]any, f config.Facts) (out []Finding) {
 	if f.CgroupVersion == 1 && kubelet["failCgroupV1"] != false {
 		out = append(out, Finding{Name: "SystemVerification", Message: "this host runs cgroup v1, which the kubelet refuses since 1.35: boot with systemd.unified_cgroup_hierarchy=1, or accept it with spec.kubelet.failCgroupV1: false in the cluster document"})
 	}

@@ -24,7 +24,10 @@ import (
 func Reset() []Phase {
 	return []Phase{
 		{Name: "kubelet-stop", Short: "stop the kubelet", Run: stopKubelet},
-		{Name: "remove-pods", Short: "remove all pods with their containers and cgroups", After: []string{"kubelet-stop"}, Run: removePods},
+		// The API server and etcd go on without the kubelet, which cannot register the node again.
+		{Name: "delete-node", Short: "delete the Node object, where this host has the right to", After: []string{"kubelet-stop"}, Run: deleteNode},
+		{Name: "leave-etcd", Short: "take this host's member out of etcd", After: []string{"delete-node"}, Run: leaveEtcd},
+		{Name: "remove-pods", Short: "remove all pods with their containers and cgroups", After: []string{"leave-etcd"}, Run: removePods},
 		{Name: "unmount", Short: "unmount the pods' volumes", After: []string{"remove-pods"}, Run: unmount},
 		{Name: "clean-network", Short: "remove the links, rules and tables of the pod network and of kube-proxy", After: []string{"remove-pods"}, Run: cleanNetwork},
 		{Name: "runtime-stop", Short: "stop a container runtime that init or join installed, or remove the images that they imported", After: []string{"unmount", "clean-network"}, Run: stopRuntime},

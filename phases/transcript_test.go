@@ -36,6 +36,8 @@ const tokenText = "abcdef.0123456789abcdef"
 // do; then it is done to the fake host, so that the next phase finds it.
 func transcript(h *fakeHost, list []Phase, target *Target) string {
 	var out strings.Builder
+	etcd, _ := target.Etcd.(*EtcdRecorder)
+	told := 0 // of etcd's steps
 	for _, p := range list {
 		fmt.Fprintf(&out, "\n%s: %s\n", p.Name, p.Short)
 		if len(p.After) > 0 {
@@ -47,6 +49,15 @@ func transcript(h *fakeHost, list []Phase, target *Target) string {
 		own.Host, own.Report = onHost, said.report
 		if own.API != nil {
 			own.API = inAPI
+		}
+		if admit := own.Admit; admit != nil {
+			own.Admit = func(ctx context.Context, t *Target) (*Admission, error) {
+				a, err := admit(ctx, t)
+				if err != nil {
+					return nil, err
+				}
+				return &Admission{Secrets: a.Secrets, API: inAPI, Local: inAPI, Etcd: etcd}, nil
+			}
 		}
 		if p.Name == "images" && own.Bundle != nil {
 			// A containerd to talk to is what bundle's own tests and e2e have.
@@ -60,6 +71,12 @@ func transcript(h *fakeHost, list []Phase, target *Target) string {
 		}
 		for _, m := range said.messages() {
 			fmt.Fprintf(&out, "  ! %s\n", m)
+		}
+		if etcd != nil {
+			for _, s := range etcd.Steps()[told:] {
+				fmt.Fprintf(&out, "  %s\n", s)
+				told++
+			}
 		}
 		for _, s := range onHost.Steps() {
 			fmt.Fprintf(&out, "  %s\n", describeStep(s))
@@ -342,6 +359,8 @@ func TestTranscriptOfReset(t *testing.T) {
 			h.answers["ip6tables-save"] = "*nat\nCOMMIT\n"
 			h.answers["nft list ruleset"] = "table ip kube-proxy {\n\tset x {\n\t}\n}\ntable ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy accept;\n\t}\n}\n"
 			reset := h.target(c, config.WorkerRole)
+			reset.API = &APIRecorder{}
+			reset.Etcd = &EtcdRecorder{Live: EtcdMembers{1, []EtcdMember{{ID: 2, Name: "cp-1", PeerURL: "https://192.0.2.11:2380"}}}}
 			if withJournal {
 				reset.Journal = open()
 			}

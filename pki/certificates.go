@@ -61,7 +61,7 @@ func (s *Secrets) makeCertificates() ([]host.File, error) {
 	var files []host.File
 	var unsigned UnsignedError
 	for _, sp := range table {
-		if !on(sp, s.node) || sp.isKubeconfig() {
+		if !on(sp, s.cluster, s.node) || sp.isKubeconfig() {
 			continue
 		}
 		if sp.isCA() {

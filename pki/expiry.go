@@ -69,7 +69,7 @@ type found struct {
 func (s *Secrets) found() []found {
 	var all []found
 	for _, sp := range table {
-		if b, ok := s.have[sp.name]; ok && on(sp, s.node) && sp.isKubeconfig() {
+		if b, ok := s.have[sp.name]; ok && on(sp, s.cluster, s.node) && sp.isKubeconfig() {
 			conf, err := clientcmd.Load(b)
 			if err != nil {
 				continue // an error of New

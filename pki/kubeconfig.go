@@ -50,7 +50,7 @@ func (s *Secrets) makeKubeconfigs() ([]host.File, error) {
 	var files []host.File
 	var unsigned UnsignedError
 	for _, sp := range table {
-		if !on(sp, s.node) || !sp.isKubeconfig() {
+		if !on(sp, s.cluster, s.node) || !sp.isKubeconfig() {
 			continue
 		}
 		if _, ok := s.onHost[sp.name]; ok {
@@ -97,7 +97,12 @@ func (s *Secrets) makeKubeconfig(sp spec, server string) ([]byte, issued, error)
 func (s *Secrets) ClientConfig() ([]byte, error) { return s.clientConfig() }
 
 func (s *Secrets) makeClientConfig() ([]byte, error) {
-	server := kubeletURL(s.cluster, s.node)
+	return s.ClientConfigAt(kubeletURL(s.cluster, s.node))
+}
+
+// ClientConfigAt is ClientConfig for the API server at a URL: for a host that joins, before
+// it has one of its own.
+func (s *Secrets) ClientConfigAt(server string) ([]byte, error) {
 	if s.pairs[CA].key != nil {
 		for _, sp := range table {
 			if sp.name == SuperAdminConf {

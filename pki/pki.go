@@ -59,7 +59,7 @@ func Paths(n config.Node) []string {
 	for _, sp := range table {
 		crt, key, csr := sp.name+".crt", sp.name+".key", sp.name+".csr"
 		switch {
-		case !on(sp, n):
+		case !on(sp, nil, n):
 		case !controlPlane && sp.isKubeconfig():
 			paths = append(paths, sp.name)
 		case !controlPlane && sp.isCA():
@@ -78,10 +78,16 @@ func Paths(n config.Node) []string {
 	return paths
 }
 
-func on(sp spec, n config.Node) bool { return sp.worker || n.Has(config.ControlPlaneRole) }
+// on tells whether a host has it. An external etcd has certificates that are not ours.
+func on(sp spec, c *config.Cluster, n config.Node) bool {
+	if c != nil && c.Spec.Etcd.External != nil && (sp.name == EtcdCA || sp.parent == EtcdCA) {
+		return false
+	}
+	return sp.worker || n.Has(config.ControlPlaneRole)
+}
 
-// shared are the files that all control planes have in common.
-func shared() []string {
+// SharedPaths are the files that all control planes have in common.
+func SharedPaths() []string {
 	paths := []string{ServiceAccount + ".key", ServiceAccount + ".pub"}
 	for _, sp := range table {
 		if sp.isCA() {
@@ -130,7 +136,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	if s.controlPlane() && !n.IP().IsValid() {
 		report(fmt.Errorf("node %s has no address: a control plane's certificates and kubeconfigs hold it, so give it one", n.Name))
 	}
-	for _, path := range shared() {
+	for _, path := range SharedPaths() {
 		theirs, ok := fromCluster[path]
 		if !ok {
 			continue
@@ -143,7 +149,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 		}
 	}
 	for _, sp := range table {
-		if !on(sp, n) {
+		if !on(sp, c, n) {
 			continue
 		}
 		p, err := s.read(sp)
@@ -156,7 +162,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	}
 
 	for _, sp := range table {
-		if on(sp, n) && sp.isCA() && s.pairs[sp.name].certs == nil {
+		if on(sp, c, n) && sp.isCA() && s.pairs[sp.name].certs == nil {
 			report(s.newCA(sp, mayMakeCA))
 		}
 	}
@@ -165,7 +171,7 @@ func load(c *config.Cluster, n config.Node, existing, fromCluster map[string][]b
 	}
 	for _, sp := range table {
 		// A missing CA was reported above, once.
-		if on(sp, n) && !sp.isCA() && s.pairs[sp.parent].certs != nil {
+		if on(sp, c, n) && !sp.isCA() && s.pairs[sp.parent].certs != nil {
 			report(s.verify(sp))
 		}
 	}
@@ -342,7 +348,7 @@ func (s *Secrets) newServiceAccount(mayMake bool) error {
 // their keys unless external, and the service account's keys.
 func (s *Secrets) Shared() map[string][]byte {
 	m := map[string][]byte{}
-	for _, path := range shared() {
+	for _, path := range SharedPaths() {
 		if b, ok := s.have[path]; ok {
 			m[path] = b
 		}

@@ -669,6 +669,31 @@ func TestJoin(t *testing.T) {
 	})
 }
 
+// An external etcd has a CA of its own, and files of ours would look as if they were in use.
+func TestExternalEtcd(t *testing.T) {
+	c := cluster(func(c *config.Cluster) {
+		c.Spec.Etcd = config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://192.0.2.21:2379"}}}
+	})
+	// Somebody has put its CA where ours would be, which is nothing to be judged.
+	existing := files{pki.EtcdCA + ".crt": []byte("another's"), pki.APIServerEtcdClient + ".crt": []byte("another's")}
+	first := mustNew(t, c, cp1, existing, now)
+	f := all(t, first, nil)
+	for path := range f {
+		if strings.Contains(path, "etcd") {
+			t.Errorf("it made %s", path)
+		}
+	}
+	if _, ok := f[pki.AdminConf]; !ok {
+		t.Error("it made no admin.conf")
+	}
+	if err := first.Problems(); err != nil {
+		t.Error(err)
+	}
+	if _, err := pki.Join(c, cp2, nil, first.Shared(), now); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestExpiry(t *testing.T) {
 	c := cluster(func(c *config.Cluster) { c.Spec.PKI.Validity.Duration = 100 * 24 * time.Hour })
 	f := firstHost(t, c, cp1)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,12 +88,12 @@ func (o *joinOptions) fromConfig() (kubeadm.Discovery, error) {
 	if err == nil && d.Join == nil {
 		err = errors.New("no JoinConfiguration is in it: the documents are for `kubewright init --config`")
 	}
-	if err == nil {
-		err = o.take("JoinConfiguration", d.Join)
-	}
 	if err != nil {
 		return kubeadm.Discovery{}, fmt.Errorf("%s: %w", o.config, err)
 	}
+	o.take(d.Join)
+	o.controlPlane = o.controlPlane || d.Join.ControlPlane
+	o.bindPort = cmp.Or(o.bindPort, d.Join.BindPort)
 	o.kubeadm, o.timeouts = true, d.Join.Timeouts
 	return d.Join.Discovery, nil
 }

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -38,6 +38,8 @@ type hostOptions struct {
 	config    string
 	own       config.Node // what a document of kubeadm says of this host
 	kubeadm   bool        // the document is one of kubeadm's
+	keyFile   string
+	key       string
 	out       func() output
 }
 
@@ -52,28 +54,50 @@ func (o *hostOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	f.StringVar(&o.token, "token", "", "bootstrap token, abcdef.0123456789abcdef; others see it in the process list, so rather use --token-file")
 	f.StringVar(&o.tokenFile, "token-file", "", "file that holds the bootstrap token; - is standard input")
+	f.StringVar(&o.key, "certificate-key", "", "key to the control plane's certificates in the cluster, 64 hex digits; others see it in the process list, so rather use --certificate-key-file")
+	f.StringVar(&o.keyFile, "certificate-key-file", "", "file that holds the certificate key; - is standard input")
 }
 
 // readToken takes the token from its flag or its file; the zero Token where neither was given.
 func (o *hostOptions) readToken() (addons.Token, error) {
-	s := o.token
-	switch {
-	case o.token != "" && o.tokenFile != "":
-		return addons.Token{}, errors.New("--token and --token-file: give one of them")
-	case o.tokenFile != "":
-		path := o.tokenFile
-		if path == "-" {
-			path = "/dev/stdin"
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return addons.Token{}, fmt.Errorf("--token-file: %w", err)
-		}
-		s = strings.TrimSpace(string(b))
-	case s == "":
-		return addons.Token{}, nil
+	s, err := secret("token", o.token, o.tokenFile)
+	if err != nil || s == "" {
+		return addons.Token{}, err
 	}
 	return addons.ParseToken(s)
+}
+
+// readKey is readToken for the certificate key.
+func (o *hostOptions) readKey() (addons.CertificateKey, error) {
+	if o.keyFile == "-" && o.tokenFile == "-" {
+		return addons.CertificateKey{}, errors.New("--token-file - and --certificate-key-file -: only one can be standard input")
+	}
+	s, err := secret("certificate-key", o.key, o.keyFile)
+	if err != nil || s == "" {
+		return addons.CertificateKey{}, err
+	}
+	return addons.ParseCertificateKey(s)
+}
+
+// secret is a flag's value, or the content of the file that FLAG-file names; empty where
+// neither was given.
+func secret(flag, value, file string) (string, error) {
+	switch {
+	case value != "" && file != "":
+		return "", fmt.Errorf("--%s and --%s-file: give one of them", flag, flag)
+	case file == "":
+		return value, nil
+	case file == "-":
+		file = "/dev/stdin"
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--%s-file: %w", flag, err)
+	}
+	if s := strings.TrimSpace(string(b)); s != "" {
+		return s, nil
+	}
+	return "", fmt.Errorf("--%s-file: %s is empty", flag, file)
 }
 
 // run locks this host for a command, and calls f with what phases act on, but for the
@@ -158,11 +182,13 @@ func set(s *string, v string) {
 
 type initOptions struct {
 	hostOptions
-	document config.Cluster // from flags
-	tokens   []kubeadm.Token
-	certSANs []string
-	gates    []string
-	ttl      time.Duration
+	document      config.Cluster // from flags
+	tokens        []kubeadm.Token
+	keyOfDocument bool // the certificate key is not a flag's
+	certSANs      []string
+	gates         []string
+	ttl           time.Duration
+	upload        bool
 }
 
 func newInit(out func() output) *cobra.Command {
@@ -205,6 +231,7 @@ Phases, each also as "kubewright init phase NAME":
 	f.StringVar(&s.Network.CNI.Name, "cni", "", "pod network: "+strings.Join(config.CNIs, ", ")+" (default flannel)")
 	f.StringSliceVar(&o.gates, "feature-gates", nil, "NAME=true|false of Kubernetes' features")
 	f.DurationVar(&o.ttl, "token-ttl", addons.TokenTTL, "after this the token expires; 0: never")
+	f.BoolVar(&o.upload, "upload-certs", false, "store the control plane's certificates in the cluster for two hours, encrypted, so that further control planes can join")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	must(cmd.MarkPersistentFlagDirname("bundle"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
@@ -284,10 +311,36 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 	if err != nil {
 		return misuse(err)
 	}
+	key, err := o.uploadKey(list)
+	if err != nil {
+		return misuse(err)
+	}
 	return o.hostOptions.run(ctx, "init", func(ctx context.Context, t *phases.Target) error {
 		t.TTL, t.Tokens = o.ttl, tokens
+		t.UploadCerts, t.CertificateKey = o.upload, key
+		if uploadsAlone(list) && o.config == "" && o.fromFlags() == "" {
+			if c, err = phases.LiveCluster(ctx, t.Host); err != nil {
+				return err
+			}
+		}
 		return o.on(ctx, t, c, token, list)
 	})
+}
+
+// uploadKey is the key that encrypts certificates, a new one where nobody gives one.
+func (o *initOptions) uploadKey(list []phases.Phase) (addons.CertificateKey, error) {
+	key, err := o.readKey()
+	switch {
+	case err != nil:
+	case uploadsAlone(list) && !o.upload:
+		err = errors.New("nothing is uploaded unless you ask for it: add --upload-certs")
+	case !o.upload && o.keyOfDocument: // as kubeadm: it is for when they are uploaded
+	case !o.upload && key != addons.CertificateKey{}:
+		err = errors.New("--certificate-key encrypts what --upload-certs stores: pass both, or neither")
+	case o.upload && key == addons.CertificateKey{}:
+		key = addons.NewCertificateKey()
+	}
+	return key, err
 }
 
 // inputs are what the user wrote.
@@ -317,8 +370,7 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	early := whole && (fresh || token != (addons.Token{}))
 	if early && o.out() == "json" && !o.dryRun {
 		// A program can start the joins now: they wait for the API server themselves.
-		var err error
-		if result.Join, err = t.JoinCommand(ctx); err != nil {
+		if err := o.joinCommands(ctx, t, &result); err != nil {
 			return err
 		}
 		view.result(result)
@@ -329,9 +381,12 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	}
 	view.close()
 	if !whole || early && o.out() == "json" {
+		if uploadsAlone(list) {
+			return o.printKey(t)
+		}
 		return nil
 	}
-	if result.Join, err = t.JoinCommand(ctx); err != nil {
+	if err := o.joinCommands(ctx, t, &result); err != nil {
 		return err
 	}
 	if o.out() == "json" {
@@ -342,6 +397,9 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	if result.Join != "" {
 		fmt.Printf(initJoin, result.Join)
 	}
+	if result.JoinControlPlane != "" {
+		fmt.Printf(uploadDone, result.JoinControlPlane)
+	}
 	return nil
 }
 
@@ -349,6 +407,26 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 func freshHost(t *phases.Target) bool {
 	return !t.Facts.Present[manifests.Path(manifests.APIServer)] && !t.Facts.Present["/var/lib/etcd/member"]
 }
+
+// uploadsAlone tells that nothing else is asked for: the cluster runs, and knows its document.
+func uploadsAlone(list []phases.Phase) bool {
+	return len(list) == 1 && list[0].Name == "upload-certs"
+}
+
+func (o *initOptions) printKey(t *phases.Target) error {
+	if o.out() == "json" {
+		return json.NewEncoder(os.Stdout).Encode(map[string]string{"kind": "UploadCerts", "certificateKey": t.CertificateKey.Reveal()})
+	}
+	_, err := fmt.Println(t.CertificateKey.Reveal())
+	return err
+}
+
+const uploadDone = `
+Make other hosts control planes as well, within two hours: after that, upload the
+certificates again with "kubewright init phase upload-certs --upload-certs". The key is a secret:
+
+  %s
+`
 
 const initDone = `
 The control plane is up. As root, or with a copy of the file that is yours:
@@ -369,16 +447,9 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return err
 	}
-	existing := map[string][]byte{}
-	for _, path := range pki.Paths(t.Node) {
-		b, err := t.Host.ReadFile(ctx, path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		existing[path] = b
+	existing, err := phases.Existing(ctx, t.Host, t.Node)
+	if err != nil {
+		return err
 	}
 	if t.Secrets, err = pki.New(t.Cluster, t.Node, existing, time.Now()); err != nil {
 		return err
@@ -397,9 +468,19 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 
 var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")
 
+// joinCommands fills in how other hosts join.
+func (o *initOptions) joinCommands(ctx context.Context, t *phases.Target, r *initResult) (err error) {
+	if r.Join, err = t.JoinCommand(ctx); err == nil && r.Join != "" && t.UploadCerts {
+		r.JoinControlPlane = phases.ControlPlaneJoinCommand(r.Join, t.CertificateKey)
+	}
+	return err
+}
+
 // initResult is what init prints as JSON.
 type initResult struct {
 	Kind       string `json:"kind"`
 	Kubeconfig string `json:"kubeconfig"`
-	Join       string `json:"join,omitempty"` // not there where no token is left
+	// Not there where no token is left, and the other where no certificates were uploaded.
+	Join             string `json:"join,omitempty"`
+	JoinControlPlane string `json:"joinControlPlane,omitempty"`
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // take merges what a document of kubeadm says of this run with the flags, which win.
-func (o *hostOptions) take(kind string, r *kubeadm.Run) error {
+func (o *hostOptions) take(r *kubeadm.Run) {
 	set(&r.Node.Name, o.nodeName)
 	o.nodeName, o.own = r.Node.Name, r.Node
 	if len(o.skip) == 0 {
@@ -27,11 +27,9 @@ func (o *hostOptions) take(kind string, r *kubeadm.Run) error {
 	o.ignore = append(o.ignore, r.IgnorePreflightErrors...)
 	o.socket, o.patches = cmp.Or(o.socket, r.Socket), cmp.Or(o.patches, r.Patches)
 	o.dryRun = o.dryRun || r.DryRun
-	// Until there are such runs.
-	if r.CertificateKey != "" || r.ControlPlane {
-		return fmt.Errorf("%s: further control planes are not there yet: leave certificateKey and controlPlane out", kind)
+	if o.key == "" && o.keyFile == "" {
+		o.key = r.CertificateKey
 	}
-	return nil
 }
 
 // addOwn puts what a document of kubeadm says of this host under its name into the Cluster document.
@@ -57,7 +55,9 @@ func (o *initOptions) fromKubeadm(b []byte, cni string) (*config.Cluster, error)
 	}
 	set(&d.Cluster.Spec.Network.CNI.Name, cni)
 	o.tokens = d.Init.Tokens
-	return d.Cluster, o.take("InitConfiguration", d.Init)
+	o.keyOfDocument = o.key == "" && o.keyFile == ""
+	o.take(d.Init)
+	return d.Cluster, nil
 }
 
 // bootstrapTokens are the token of the join command (zero: any), and all that a document of

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -41,6 +42,8 @@ func printPlan(w io.Writer, plan []phases.Planned) {
 			switch c.Kind {
 			case "command":
 				fmt.Fprintf(w, "$ %s\n", c.Name)
+			case "etcd":
+				fmt.Fprintf(w, "etcd: %s\n", c.Name)
 			case "file":
 				fmt.Fprintf(w, "%s %s %s\n%s", c.Action, c.Name, c.Mode, c.Diff)
 			default:
@@ -50,9 +53,10 @@ func printPlan(w io.Writer, plan []phases.Planned) {
 		fmt.Fprintln(w)
 	}
 	var all []string
-	for _, kind := range []string{"file", "command", "image", "object"} {
+	for _, kind := range []string{"file", "command", "image", "object", "etcd"} {
 		if n := counts[kind]; n > 0 {
-			all = append(all, fmt.Sprintf("%d %s", n, plural(kind, n)))
+			word := map[string]string{"etcd": "change of etcd's members"}[kind]
+			all = append(all, fmt.Sprintf("%d %s", n, plural(cmp.Or(word, kind), n)))
 		}
 	}
 	if all == nil {
@@ -66,5 +70,6 @@ func plural(word string, n int) string {
 	if n == 1 {
 		return word
 	}
-	return word + "s"
+	noun, rest, _ := strings.Cut(word, " ")
+	return strings.TrimSpace(noun + "s " + rest)
 }

@@ -76,6 +76,7 @@ func (o *hostOptions) reset(ctx context.Context) error {
 			return err
 		}
 		t.Report = view.event
+		phases.OpenDoors(ctx, t)
 		_, err := o.runOrPlan(ctx, phases.Reset(), t, view)
 		return err
 	})

@@ -3,6 +3,7 @@ package kubeadm
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -40,7 +41,9 @@ func ClusterConfiguration(c *config.Cluster) ([]byte, error) {
 	}
 	// A tag that is kubeadm's own choice is left to it, so that its upgrade chooses the next one.
 	etcdTag, dnsTag := tags(s.KubernetesVersion)
-	if etcdTag == s.Etcd.ImageTag {
+	if e := s.Etcd.External; e != nil {
+		k.Etcd = etcd{External: &externalEtcd{*e, e.Endpoints}}
+	} else if etcdTag == s.Etcd.ImageTag {
 		k.Etcd.Local.ImageTag = ""
 	}
 	if dnsTag == s.DNS.ImageTag {
@@ -79,8 +82,6 @@ func (k clusterConfiguration) supported() error {
 	switch {
 	case k.APIVersion != version || k.Kind != "ClusterConfiguration":
 		return fmt.Errorf("it is %s %s, not %s: convert it with kubeadm config migrate", k.APIVersion, k.Kind, version)
-	case k.Etcd.External != nil:
-		return fmt.Errorf("etcd.external: only etcd on the control planes is supported: join this host with kubeadm")
 	case k.CertificatesDir != "" && k.CertificatesDir != pkiDir:
 		return fmt.Errorf("certificatesDir: only %s is supported, not %s: join this host with kubeadm", pkiDir, k.CertificatesDir)
 	case k.Etcd.Local != nil && k.Etcd.Local.ImageRepository != "" && k.Etcd.Local.ImageRepository != k.ImageRepository:
@@ -107,7 +108,9 @@ func (k clusterConfiguration) into(c *config.Cluster) {
 		s.KubeProxy.Mode = "none"
 	}
 	s.PKI = config.PKI{Algorithm: k.EncryptionAlgorithm, Validity: k.CertificateValidityPeriod, CAValidity: k.CACertificateValidityPeriod}
-	if e := k.Etcd.Local; e != nil {
+	if e := k.Etcd.External; e != nil {
+		s.Etcd.External = &e.ExternalEtcd
+	} else if e := k.Etcd.Local; e != nil {
 		s.Etcd = config.Etcd{
 			ImageTag: e.ImageTag, DataDir: e.DataDir, ExtraArgs: e.ExtraArgs, ExtraEnvs: e.ExtraEnvs,
 			ServerCertSANs: e.ServerCertSANs, PeerCertSANs: e.PeerCertSANs,
@@ -130,6 +133,12 @@ func (p *problems) cluster(k clusterConfiguration) {
 	const one = "all images come from one repository: leave it out, or write imageRepository"
 	if k.Etcd.Local != nil && k.Etcd.Local.ImageRepository != "" && k.Etcd.Local.ImageRepository != repository {
 		p.add(at+".etcd.local.imageRepository", "kubewright does not honour this: %s", one)
+	}
+	if e := k.Etcd.External; e != nil && e.HTTPEndpoints != nil && !slices.Equal(e.HTTPEndpoints, e.Endpoints) {
+		p.add(at+".etcd.external.httpEndpoints", "kubewright does not honour this: leave it out, as it is the same as endpoints")
+	}
+	if k.Etcd.External != nil && k.Etcd.Local != nil {
+		p.add(at+".etcd", "local and external: write one of them")
 	}
 	official := repository == "registry.k8s.io" && k.DNS.ImageRepository == "registry.k8s.io/coredns"
 	if k.DNS.ImageRepository != "" && k.DNS.ImageRepository != repository && !official {

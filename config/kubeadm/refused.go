@@ -23,8 +23,6 @@ type refusal struct {
 
 var refused = []refusal{
 	{"ClusterConfiguration.certificatesDir", []string{pkiDir}, "certificates are kept in " + pkiDir + ": leave it out"},
-	// To be honoured as spec.etcd.external.
-	{"ClusterConfiguration.etcd.external", nil, "etcd runs on the control planes: leave it out"},
 	{"ClusterConfiguration.featureGates.NodeLocalCRISocket", []string{"true"}, "the socket is always kept on the node: leave it out"},
 	{"ClusterConfiguration.featureGates.PublicKeysECDSA", []string{"false"}, "write encryptionAlgorithm: ECDSA-P256"},
 	{"ClusterConfiguration.featureGates.RootlessControlPlane", []string{"false"}, "the control plane runs as root: leave it out"},

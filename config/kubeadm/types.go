@@ -123,8 +123,13 @@ type proxy struct {
 }
 
 type etcd struct {
-	Local    *localEtcd     `json:"local,omitempty"`
-	External map[string]any `json:"external,omitempty"` // refused
+	Local    *localEtcd    `json:"local,omitempty"`
+	External *externalEtcd `json:"external,omitempty"`
+}
+
+type externalEtcd struct {
+	config.ExternalEtcd
+	HTTPEndpoints []string `json:"httpEndpoints,omitempty"` // where kubeadm looks at its health; the same by default
 }
 
 type localEtcd struct {

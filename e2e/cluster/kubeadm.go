@@ -42,12 +42,12 @@ kind: KubeProxyConfiguration` + kubeProxy
 // Preflight checks that no lab host passes: cgroup v1, and the module "configs".
 const ignored = "--ignore-preflight-errors=SystemVerification"
 
-// KubeadmInit runs the real kubeadm init.
-func KubeadmInit(ctx context.Context, h *lab.Host, config string) error {
+// KubeadmInit runs the real kubeadm init, with further flags.
+func KubeadmInit(ctx context.Context, h *lab.Host, config string, argv ...string) error {
 	if err := h.Write(ctx, "/root/kubeadm.yaml", 0o600, strings.NewReader(config)); err != nil {
 		return err
 	}
-	_, _, err := h.Exec(ctx, nil, KubeadmPath, "init", "--config", "/root/kubeadm.yaml", ignored)
+	_, _, err := h.Exec(ctx, nil, append([]string{KubeadmPath, "init", "--config", "/root/kubeadm.yaml", ignored}, argv...)...)
 	return err
 }
 

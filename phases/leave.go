@@ -1,0 +1,186 @@
+package phases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// leaving bounds each of the two steps in which a host leaves its cluster: a cluster that is
+// gone must not hold up a reset.
+const leaving = 10 * time.Second
+
+// OpenDoors gives a target that is to be reset what this host can reach its cluster with.
+func OpenDoors(ctx context.Context, t *Target) {
+	api, path, err := t.apiOfHost(ctx)
+	switch {
+	case err != nil:
+		t.API = NoAPI{err}
+	case path == pki.KubeletConf:
+		t.API = NoAPI{errors.New("a worker may not delete its own")}
+	case path != "":
+		t.API = api
+	}
+	if etcd, err := t.etcdOfHost(ctx); err == nil {
+		t.Etcd = etcd
+	}
+}
+
+// leaveEtcd takes this host's member out of etcd, so that the others do not count on it any
+// more. It never fails: what it could not do, it says, and how to do it by hand. To be run
+// while etcd and the API server of this host still run.
+func leaveEtcd(ctx context.Context, t *Target) error {
+	data, err := t.ownEtcdData(ctx)
+	infos, e := t.Host.Stat(ctx, manifests.Path(manifests.Etcd))
+	if errors.Join(err, e) == nil && data == (etcdData{}) && len(infos) == 0 {
+		return nil // it is no member
+	}
+	byHand := func(err error) error {
+		t.notice("this host's member of etcd was not removed: %v; if other control planes go on, remove it on one of them: `etcdctl member list`, then `etcdctl member remove ID`", err)
+		return ctx.Err()
+	}
+	if err != nil {
+		return byHand(err)
+	}
+	etcd, err := t.etcdOfHost(ctx)
+	if err != nil {
+		return byHand(err)
+	}
+	last := false
+	err = until(ctx, leaving, "etcd", func(ctx context.Context) error {
+		all, err := etcd.Members(ctx)
+		if err != nil {
+			return err
+		}
+		own, others := ownMember(all, data, manifests.PeerURL(t.Node.IP()))
+		if last = own != nil && others == 0; own == nil || last {
+			return nil
+		}
+		if err := etcd.Remove(ctx, own.ID); err != nil {
+			return fmt.Errorf("remove member %s: %w", *own, err)
+		}
+		t.changed(1)
+		return nil
+	})
+	if err != nil {
+		return byHand(err)
+	}
+	if last {
+		t.notice("this host has the last member of etcd: the cluster ends with it")
+	}
+	return nil
+}
+
+// ownMember is the member whose data this host has, or that is announced at its address; and
+// how many others vote.
+func ownMember(all EtcdMembers, data etcdData, peerURL string) (own *EtcdMember, others int) {
+	for _, m := range all.Members {
+		mine := m.ID == data.Member
+		if data.Member == 0 {
+			mine = m.PeerURL == peerURL
+		}
+		switch {
+		case mine:
+			own = &m
+		case !m.Learner:
+			others++
+		}
+	}
+	return own, others
+}
+
+// etcdOfHost is etcd as this control plane knows it: by itself, and by what the API tells of
+// the others, which will be there when this host's own member has gone.
+func (t *Target) etcdOfHost(ctx context.Context) (Etcd, error) {
+	if t.Etcd != nil {
+		return t.Etcd, nil
+	}
+	n := t.Node
+	n.Roles = []config.Role{config.ControlPlaneRole}
+	existing, err := Existing(ctx, t.Host, n)
+	if err != nil {
+		return nil, err
+	}
+	tls, err := pki.EtcdClientOf(existing)
+	if err != nil {
+		return nil, err
+	}
+	local := "https://" + loopback(t, 2379)
+	return NewEtcdClient(t.Host, tls, func(ctx context.Context) ([]string, error) {
+		endpoints := []string{local}
+		api, _, err := t.apiOfHost(ctx)
+		if err != nil {
+			return endpoints, nil
+		}
+		bounded, cancel := context.WithTimeout(ctx, etcdCall/2)
+		defer cancel()
+		others, err := etcdEndpoints(api)(bounded)
+		if err != nil {
+			return endpoints, nil // its own has to do
+		}
+		return append(endpoints, others...), nil
+	}), nil
+}
+
+// deleteNode removes this host's Node object. It never fails, as leaveEtcd.
+func deleteNode(ctx context.Context, t *Target) error {
+	byHand := func(err error) error {
+		t.notice("the Node object of this host was not deleted: %v; delete it from elsewhere with `kubectl delete node %s`", err, t.Node.Name)
+		return ctx.Err()
+	}
+	api := t.API
+	if api == nil {
+		return nil // it is no node
+	}
+	if none, ok := api.(NoAPI); ok {
+		return byHand(none.Err)
+	}
+	node := ref("v1", "Node", "", t.Node.Name)
+	err := until(ctx, leaving, "the API server", func(ctx context.Context) error {
+		bounded, cancel := context.WithTimeout(ctx, etcdCall)
+		defer cancel()
+		if _, err := api.Get(bounded, node); isNotFound(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := api.Delete(bounded, node); err != nil {
+			return err
+		}
+		t.changed(1)
+		return nil
+	})
+	if err != nil {
+		return byHand(err)
+	}
+	return nil
+}
+
+// apiOfHost is the cluster's API with the first kubeconfig that this host has, and which one
+// that is; nil where it has none.
+func (t *Target) apiOfHost(ctx context.Context) (API, string, error) {
+	if t.API != nil {
+		return t.API, pki.AdminConf, nil
+	}
+	for _, path := range []string{pki.AdminConf, pki.SuperAdminConf, pki.KubeletConf} {
+		conf, err := t.Host.ReadFile(ctx, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, path, err
+		}
+		if path == pki.KubeletConf {
+			return NoAPI{}, path, nil // it points to a certificate in another file, and has no right that would help
+		}
+		api, err := NewClient(t.Host, conf)
+		return api, path, err
+	}
+	return nil, "", nil
+}
