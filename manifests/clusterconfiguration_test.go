@@ -66,6 +66,21 @@ func TestClusterConfigurationMayHaveFieldsThatWeDoNotKnow(t *testing.T) {
 	}
 }
 
+func TestClusterConfigurationWithExternalEtcd(t *testing.T) {
+	c, err := kubeadm.ReadClusterConfiguration([]byte(head + "etcd: {external: {endpoints: [https://a:2379], httpEndpoints: [http://a:2381], caFile: /ca, certFile: /c, keyFile: /k}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Default(config.Versions{})
+	want := config.Etcd{External: &config.ExternalEtcd{Endpoints: []string{"https://a:2379"}, CAFile: "/ca", CertFile: "/c", KeyFile: "/k"}}
+	if diff := cmp.Diff(want, c.Spec.Etcd); diff != "" {
+		t.Error(diff)
+	}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestClusterConfigurationThatWeCannotFollowIsAnError(t *testing.T) {
 	for name, test := range map[string]struct{ document, want string }{
 		"certificates":   {head + "certificatesDir: /elsewhere", "/elsewhere"},

@@ -79,6 +79,9 @@ func admit(ctx context.Context, t *Target, key addons.CertificateKey) (*Admissio
 	if err := t.checkJoin(d); err != nil {
 		return nil, err
 	}
+	if err := t.judge(t.missingImages(manifests.Images(t.Cluster))); err != nil {
+		return nil, err
+	}
 	if !t.Facts.Present[pki.KubeletConf] {
 		if err := t.nameIsFree(ctx); err != nil {
 			return nil, err

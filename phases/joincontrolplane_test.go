@@ -127,7 +127,7 @@ func TestEtcdJoinMovesDataOfARemovedMemberAside(t *testing.T) {
 // What stands in the way of a further control plane is said before anything is changed.
 func TestAdmissionIsRefused(t *testing.T) {
 	ready := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{map[string]any{"type": "Ready", "status": "True"}}}}}
-	frontProxy := testCA(t)
+	frontProxy, b := testCA(t), testBundle(t, cluster())
 	key, other := addons.NewCertificateKey(), addons.NewCertificateKey()
 	for name, tt := range map[string]struct {
 		key    addons.CertificateKey
@@ -135,6 +135,8 @@ func TestAdmissionIsRefused(t *testing.T) {
 		want   []string
 	}{
 		"no stable address": {key, func(_ *fakeHost, c *config.Cluster, _ *objectsAPI) { c.Spec.ControlPlane.Endpoint = "" }, []string{"--control-plane-endpoint", "as a worker"}},
+		"a bundle of another version": {key, func(_ *fakeHost, c *config.Cluster, _ *objectsAPI) { c.Spec.KubernetesVersion = "v1.36.1" },
+			[]string{"[Bundle] the bundle has no image registry.k8s.io/kube-apiserver:v1.36.1"}},
 		"another cluster's CA": {key, func(h *fakeHost, _ *config.Cluster, _ *objectsAPI) { h.files[pki.CA+".crt"] = text("of somebody else") },
 			[]string{"belongs to another cluster", "kubewright reset"}},
 		"a node of that name": {key, func(_ *fakeHost, _ *config.Cluster, api *objectsAPI) { api.objects["Node cp-2"] = ready }, []string{"has a node cp-2 that is Ready", "--node-name"}},
@@ -158,7 +160,7 @@ func TestAdmissionIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.API = api
-			target.Admit = Admit(tt.key)
+			target.Admit, target.Bundle = Admit(tt.key), b
 			tt.change(h, c, api)
 			err = Run(t.Context(), Select(JoinControlPlane(), "certs"), target, nil)
 			if err == nil {
@@ -174,6 +176,18 @@ func TestAdmissionIsRefused(t *testing.T) {
 			}
 		})
 	}
+	t.Run("not with all files copied by hand", func(t *testing.T) {
+		h, c, first := newControlPlane(t)
+		for path, content := range first.Shared() {
+			h.files[path] = text(string(content))
+		}
+		target := joiningTarget(h, c, first, firstMember())
+		target.Admit = Admit(addons.CertificateKey{})
+		if err := Run(t.Context(), Select(JoinControlPlane(), "certs"), target, nil); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(h, pki.EtcdPeer+".crt")
+	})
 	t.Run("not with all that it takes", func(t *testing.T) {
 		h, c, first := newControlPlane(t)
 		api := &objectsAPI{objects: map[string]addons.Object{"Secret kube-system/kubeadm-certs": addons.CertificatesSecret(key, ref("v1", "Secret", "kube-system", "owner"), sharedBy(t, first))}}

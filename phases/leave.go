@@ -33,8 +33,9 @@ func OpenDoors(ctx context.Context, t *Target) {
 }
 
 // leaveEtcd takes this host's member out of etcd, so that the others do not count on it any
-// more. It never fails: what it could not do, it says, and how to do it by hand. To be run
-// while etcd and the API server of this host still run.
+// more. It never fails: what it could not do, it says, and how to do it by hand. It wants the
+// pods of this host to run still, and comes after deleteNode: the API server at the cluster's
+// address may be the one on this host, which ends with its etcd.
 func leaveEtcd(ctx context.Context, t *Target) error {
 	data, err := t.ownEtcdData(ctx)
 	infos, e := t.Host.Stat(ctx, manifests.Path(manifests.Etcd))

@@ -106,8 +106,22 @@ func (t *Target) checkBundle() (out []Finding) {
 	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
+	var wanted []string
 	for _, image := range requiredImages(t.Cluster, t.Node) {
-		if _, ok := t.Bundle.Find(image, t.platform()); !ok && (t.controlPlane() || image == t.Cluster.Spec.Runtime.SandboxImage) {
+		if t.controlPlane() || image == t.Cluster.Spec.Runtime.SandboxImage {
+			wanted = append(wanted, image)
+		}
+	}
+	return t.missingImages(wanted)
+}
+
+// missingImages are those that the bundle lacks.
+func (t *Target) missingImages(wanted []string) (out []Finding) {
+	if t.Bundle == nil {
+		return nil
+	}
+	for _, image := range wanted {
+		if _, ok := t.Bundle.Find(image, t.platform()); !ok {
 			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: name the version that it has, or make it anew", image, t.platform())})
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -60,44 +59,14 @@ func (o *hostOptions) flags(f *pflag.FlagSet) {
 
 // readToken takes the token from its flag or its file; the zero Token where neither was given.
 func (o *hostOptions) readToken() (addons.Token, error) {
+	if o.keyFile == "-" && o.tokenFile == "-" {
+		return addons.Token{}, errors.New("--token-file - and --certificate-key-file -: only one can be standard input")
+	}
 	s, err := secret("token", o.token, o.tokenFile)
 	if err != nil || s == "" {
 		return addons.Token{}, err
 	}
 	return addons.ParseToken(s)
-}
-
-// readKey is readToken for the certificate key.
-func (o *hostOptions) readKey() (addons.CertificateKey, error) {
-	if o.keyFile == "-" && o.tokenFile == "-" {
-		return addons.CertificateKey{}, errors.New("--token-file - and --certificate-key-file -: only one can be standard input")
-	}
-	s, err := secret("certificate-key", o.key, o.keyFile)
-	if err != nil || s == "" {
-		return addons.CertificateKey{}, err
-	}
-	return addons.ParseCertificateKey(s)
-}
-
-// secret is a flag's value, or the content of the file that FLAG-file names; empty where
-// neither was given.
-func secret(flag, value, file string) (string, error) {
-	switch {
-	case value != "" && file != "":
-		return "", fmt.Errorf("--%s and --%s-file: give one of them", flag, flag)
-	case file == "":
-		return value, nil
-	case file == "-":
-		file = "/dev/stdin"
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("--%s-file: %w", flag, err)
-	}
-	if s := strings.TrimSpace(string(b)); s != "" {
-		return s, nil
-	}
-	return "", fmt.Errorf("--%s-file: %s is empty", flag, file)
 }
 
 // run locks this host for a command, and calls f with what phases act on, but for the
@@ -407,26 +376,6 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 func freshHost(t *phases.Target) bool {
 	return !t.Facts.Present[manifests.Path(manifests.APIServer)] && !t.Facts.Present["/var/lib/etcd/member"]
 }
-
-// uploadsAlone tells that nothing else is asked for: the cluster runs, and knows its document.
-func uploadsAlone(list []phases.Phase) bool {
-	return len(list) == 1 && list[0].Name == "upload-certs"
-}
-
-func (o *initOptions) printKey(t *phases.Target) error {
-	if o.out() == "json" {
-		return json.NewEncoder(os.Stdout).Encode(map[string]string{"kind": "UploadCerts", "certificateKey": t.CertificateKey.Reveal()})
-	}
-	_, err := fmt.Println(t.CertificateKey.Reveal())
-	return err
-}
-
-const uploadDone = `
-Make other hosts control planes as well, within two hours: after that, upload the
-certificates again with "kubewright init phase upload-certs --upload-certs". The key is a secret:
-
-  %s
-`
 
 const initDone = `
 The control plane is up. As root, or with a copy of the file that is yours:
