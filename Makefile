@@ -17,7 +17,7 @@ test: build ## all tests; the first run builds Kubernetes
 	go test -timeout 40m ./...
 
 soak: build ## longer trials; see docs/soak.md
-	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 1h -run TestSoak -v ./e2e
+	KUBEWRIGHT_SOAK=1 go test -count=1 -timeout 2h -run TestSoak -v ./e2e
 
 bench: ## figures, side by side with kubeadm: make bench ONLY=init
 	go run ./e2e/cmd/bench --only "$(ONLY)"

@@ -291,7 +291,7 @@ func resetAndJoin(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if _, _, err := c.Kubectl(ctx, "delete", "node", worker.Name); err != nil {
 		t.Fatal(err)
 	}
-	run(ctx, t, worker, joinArgv(ctx, t, c.ControlPlane)...)
+	unreachableInTheMiddle(ctx, t, c, worker)
 	if err := c.WaitNodes(ctx); err != nil {
 		t.Error(err)
 	}

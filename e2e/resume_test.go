@@ -91,6 +91,76 @@ func TestKilledAnywhereAndRunAgain(t *testing.T) {
 	}
 }
 
+// The same for a further control plane; and at each step by which it becomes a member of
+// etcd: before and after it is announced, before and after it starts, before and after it votes.
+func TestControlPlaneJoinKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	ctx, _ := needLab(t, 6*time.Minute)
+	hosts := preparedHosts(ctx, t, "twin-1", "twin-2")
+	explainFailure(t, hosts...)
+	first, second := hosts[0], hosts[1]
+	join := controlPlaneJoin(ctx, t, first)
+	ca := sameCA(ctx, t, first, "")
+	for _, p := range phases.Names(phases.JoinControlPlane()) {
+		switch p {
+		case "etcd/join":
+			killedAtLine(ctx, t, second, `"name":"add learner `, join)                         // before it is announced, or just after
+			killedAtLine(ctx, t, second, `"name":"/etc/kubernetes/manifests/etcd.yaml"`, join) // before it starts
+		case "control-plane/apiserver":
+			killedAtLine(ctx, t, second, `"name":"promote `, join) // before it votes, or just after
+		}
+		killed(ctx, t, second, p, join)
+	}
+	run(ctx, t, second, join...)
+	if got := sameCA(ctx, t, second, ca); got != ca {
+		t.Error("the keys of the two are not the same")
+	}
+	voters(ctx, t, second, "twin-1", "twin-2")
+	c, err := cluster.WaitAPI(ctx, first, hosts[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	kubewright(ctx, t, second, "reset", "--yes")
+	voters(ctx, t, first, "twin-1")
+	if out, _, err := c.Kubectl(ctx, "get", "nodes", "-o", "name"); err != nil || out != "node/twin-1\n" {
+		t.Errorf("after reset there are the nodes %q: %v", out, err)
+	}
+}
+
+// controlPlaneJoin makes the first control plane, and returns how others join.
+func controlPlaneJoin(ctx context.Context, t *testing.T, first *lab.Host) []string {
+	t.Helper()
+	if err := first.Write(ctx, "/root/ha.yaml", 0o600, strings.NewReader(cluster.Document("controlPlane: {endpoint: "+first.IP+"}"))); err != nil {
+		t.Fatal(err)
+	}
+	out := kubewright(ctx, t, first, append([]string{"init", "-o", "json", "--upload-certs", "--config", "/root/ha.yaml"}, cluster.Bundle...)...)
+	var result struct{ JoinControlPlane string }
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		t.Fatalf("init printed %q: %v", out, err)
+	}
+	argv := append([]string{tool}, strings.Fields(result.JoinControlPlane)[1:]...)
+	return append(append(argv, "-o", "json"), cluster.Bundle...)
+}
+
+// killedAtLine kills a command as soon as the journal has another line that holds a text: just
+// before that step is taken, or while it is.
+func killedAtLine(ctx context.Context, t *testing.T, h *lab.Host, text string, argv []string) {
+	t.Helper()
+	const script = `text=$1; shift; journal=/var/lib/kubewright/journal
+		count() { grep -cF "$text" $journal 2>/dev/null; }
+		before=$(count)
+		"$@" >/dev/null 2>&1 & pid=$!
+		while kill -0 $pid 2>/dev/null; do [ "$(count)" != "$before" ] && kill -KILL $pid; done
+		wait $pid; echo $?`
+	out := run(ctx, t, h, append([]string{"bash", "-c", script, "killer", text}, argv...)...)
+	if code := strings.TrimSpace(out); code != "137" {
+		t.Fatalf("to be killed at %s: it ended with %s", text, code)
+	}
+}
+
 // killed runs a command until a phase begins, and kills it there.
 func killed(ctx context.Context, t *testing.T, h *lab.Host, phase string, argv []string) {
 	t.Helper()
@@ -113,7 +183,7 @@ func newRandom(t *testing.T) *rand.Rand {
 }
 
 // killedWithin kills a command after a random time, if it lasts so long.
-func killedWithin(ctx context.Context, t *testing.T, h *lab.Host, random *rand.Rand, limit time.Duration, argv []string) {
+func killedWithin(ctx context.Context, t *testing.T, h *lab.Host, random *rand.Rand, limit time.Duration, argv []string) (killed bool) {
 	t.Helper()
 	after := time.Duration(random.Int64N(int64(limit)))
 	seconds := strconv.FormatFloat(after.Seconds(), 'f', 3, 64)
@@ -122,6 +192,7 @@ func killedWithin(ctx context.Context, t *testing.T, h *lab.Host, random *rand.R
 	if exit, ok := err.(*lab.ExitError); err != nil && (!ok || exit.Code != 137) {
 		t.Fatalf("%v: %s", err, errorsOf(stderr))
 	}
+	return err != nil
 }
 
 func errorsOf(events string) (lines []string) {

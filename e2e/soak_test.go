@@ -3,12 +3,14 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
+	"github.com/kubewright/kubewright/e2e/lab"
 )
 
 // TestSoak makes, looks at, unmakes and makes again: clusters from bare hosts, each reset
@@ -66,4 +68,56 @@ func TestSoak(t *testing.T) {
 func otherDocument() string {
 	doc := cluster.Document("network: {cni: {name: flannel, flannel: {backend: host-gw}}}\npki: {algorithm: RSA-2048}")
 	return strings.Replace(doc, "  kubeProxy:\n", "  kubeProxy:\n    mode: nftables\n", 1)
+}
+
+// TestSoakKills kills init, join and the join of a control plane twenty times each, at random:
+// four lives of five kills. Each life ends in a cluster like any other, and with reset.
+func TestSoakKills(t *testing.T) {
+	if os.Getenv("KUBEWRIGHT_SOAK") == "" {
+		t.Skip("a trial of a quarter of an hour: run it with make soak")
+	}
+	const lives, kills = 4, 5
+	ctx, _ := needLab(t, 40*time.Minute)
+	hosts := preparedHosts(ctx, t, "mortal-1", "mortal-2", "mortal-3")
+	explainFailure(t, hosts...)
+	first, second, worker := hosts[0], hosts[1], hosts[2]
+	random := newRandom(t)
+	begin := time.Now()
+	done := map[string]int{}
+	again := func(h *lab.Host, limit time.Duration, argv []string, after func()) {
+		for range kills {
+			if killedWithin(ctx, t, h, random, limit, argv) {
+				done[argv[1]+map[bool]string{true: " --control-plane"}[slices.Contains(argv, "--control-plane")]]++
+			}
+			after()
+		}
+		run(ctx, t, h, argv...)
+		after()
+	}
+	document := cluster.Document("controlPlane: {endpoint: " + first.IP + "}")
+	if err := first.Write(ctx, "/root/ha.yaml", 0o600, strings.NewReader(document)); err != nil {
+		t.Fatal(err)
+	}
+	init := append([]string{tool, "init", "-o", "json", "--config", "/root/ha.yaml"}, cluster.Bundle...)
+	for range lives {
+		ca := ""
+		again(first, 9*time.Second, init, func() { ca = sameCA(ctx, t, first, ca) })
+		again(worker, 6*time.Second, joinArgv(ctx, t, first), func() {})
+		again(second, 12*time.Second, controlPlaneJoin(ctx, t, first), func() {})
+		if got := sameCA(ctx, t, second, ca); got != ca {
+			t.Fatal("the keys of the two control planes are not the same")
+		}
+		voters(ctx, t, second, first.Name, second.Name)
+		c, err := cluster.WaitAPI(ctx, first, hosts[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range []*lab.Host{worker, second, first} {
+			kubewright(ctx, t, h, "reset", "--yes")
+		}
+	}
+	t.Logf("soak: killed at random and run again: %v, in %d lives and %s", done, lives, time.Since(begin).Round(time.Second))
 }

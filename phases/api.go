@@ -60,6 +60,7 @@ type Client struct {
 	dynamic dynamic.Interface
 	http    *http.Client
 	server  string
+	limit   time.Duration // of one call
 }
 
 // NewClient connects with a kubeconfig, through the host's own view of the network. It
@@ -81,7 +82,27 @@ func NewClient(h host.Host, kubeconfig []byte) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{dynamic: dyn, http: client, server: cfg.Host}, nil
+	return &Client{dynamic: dyn, http: client, server: cfg.Host, limit: time.Minute}, nil
+}
+
+// Within is the same client with another limit of one call than a minute; zero changes nothing.
+func (c *Client) Within(limit time.Duration) *Client {
+	own := *c
+	if limit > 0 {
+		own.limit = limit
+	}
+	return &own
+}
+
+// call bounds one call: who drops packets never answers.
+func (c *Client) call(ctx context.Context, o addons.Object, f func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	err := f(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s did not answer within %s, asked for %s: see whether the API server is up and whether a firewall lets this host reach it, then run the same command again", c.server, c.limit, describe(o))
+	}
+	return err
 }
 
 func (c *Client) Ready(ctx context.Context, path string) error {
@@ -178,21 +199,25 @@ func notYet(err error) bool {
 }
 
 // noServiceIPs tells of a service whose address the API server calls invalid, because it has
-// not yet made, or not yet seen, its own ServiceCIDR (pkg/registry/core/service/ipallocator).
+// not yet made, or not yet seen, its own ServiceCIDR (pkg/registry/core/service/ipallocator);
+// or because the same request, of a run that was killed, is still on its way through it.
 func noServiceIPs(err error) bool {
 	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "the provided network does not match the current range") ||
-		strings.Contains(err.Error(), "allocator not ready"))
+		strings.Contains(err.Error(), "allocator not ready") || strings.Contains(err.Error(), "provided IP is already allocated"))
 }
 
 // applyOnce returns the object as it was (nil: it was not there) and as it is.
 func (c *Client) applyOnce(ctx context.Context, o addons.Object, dryRun ...string) (before, after addons.Object, err error) {
-	before, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		before, err = nil, nil
-	}
-	if err == nil {
-		after, err = c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: dryRun})
-	}
+	err = c.call(ctx, o, func(ctx context.Context) error {
+		before, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			before, err = nil, nil
+		}
+		if err == nil {
+			after, err = c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: dryRun})
+		}
+		return err
+	})
 	return before, after, err
 }
 
@@ -213,38 +238,50 @@ func stages(objects []addons.Object) [][]addons.Object {
 	return out[:]
 }
 
-func (c *Client) Get(ctx context.Context, o addons.Object) (addons.Object, error) {
-	return c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+func (c *Client) Get(ctx context.Context, o addons.Object) (live addons.Object, err error) {
+	err = c.call(ctx, o, func(ctx context.Context) error {
+		live, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+		return err
+	})
+	return live, err
 }
 
-func (c *Client) List(ctx context.Context, o addons.Object, selector string) ([]addons.Object, error) {
-	list, err := c.resource(o).List(ctx, metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]addons.Object, len(list.Items))
-	for i := range list.Items {
-		out[i] = &list.Items[i]
-	}
-	return out, nil
+func (c *Client) List(ctx context.Context, o addons.Object, selector string) (out []addons.Object, err error) {
+	err = c.call(ctx, o, func(ctx context.Context) error {
+		list, err := c.resource(o).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			out = append(out, &list.Items[i])
+		}
+		return nil
+	})
+	return out, err
 }
 
 func (c *Client) Create(ctx context.Context, o addons.Object) error {
-	_, err := c.resource(o).Create(ctx, o, metav1.CreateOptions{FieldManager: FieldManager})
-	return err
+	return c.call(ctx, o, func(ctx context.Context) error {
+		_, err := c.resource(o).Create(ctx, o, metav1.CreateOptions{FieldManager: FieldManager})
+		return err
+	})
 }
 
 func (c *Client) Update(ctx context.Context, o addons.Object) error {
-	_, err := c.resource(o).Update(ctx, o, metav1.UpdateOptions{FieldManager: FieldManager})
-	return err
+	return c.call(ctx, o, func(ctx context.Context) error {
+		_, err := c.resource(o).Update(ctx, o, metav1.UpdateOptions{FieldManager: FieldManager})
+		return err
+	})
 }
 
 func (c *Client) Delete(ctx context.Context, o addons.Object) error {
-	err := c.resource(o).Delete(ctx, o.GetName(), metav1.DeleteOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return c.call(ctx, o, func(ctx context.Context) error {
+		err := c.resource(o).Delete(ctx, o.GetName(), metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 func (c *Client) Until(ctx context.Context, o addons.Object, accept func(addons.Object) bool) (addons.Object, error) {

@@ -101,6 +101,7 @@ func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, 
 	})
 	if err == nil {
 		d.Cluster.Spec.Timeouts = o.Timeouts.Over(d.Cluster.Spec.Timeouts)
+		d.API = client.Within(d.Cluster.Spec.Timeouts.KubernetesAPICall.Duration)
 	}
 	return d, err
 }

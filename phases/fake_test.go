@@ -20,15 +20,16 @@ import (
 // fakeHost is a machine in memory: files, units of systemd, and answers to commands. What
 // it is not told about, it refuses.
 type fakeHost struct {
-	t       *testing.T
-	mu      sync.Mutex
-	files   map[string]host.File         // of folders, those alone that somebody made
-	units   map[string]string            // "enabled active"
-	answers map[string]string            // standard output, by argv
-	dial    map[string]dialer            // by "network address"
-	after   map[string]func(h *fakeHost) // what follows from a command, by argv
-	stdin   map[string]string            // what a command was given, by argv
-	done    []string                     // what changed the host, in order
+	t        *testing.T
+	mu       sync.Mutex
+	files    map[string]host.File         // of folders, those alone that somebody made
+	units    map[string]string            // "enabled active"
+	answers  map[string]string            // standard output, by argv
+	dial     map[string]dialer            // by "network address"
+	after    map[string]func(h *fakeHost) // what follows from a command, by argv
+	stdin    map[string]string            // what a command was given, by argv
+	readOnly map[string]bool              // folders
+	done     []string                     // what changed the host, in order
 }
 
 type dialer func(ctx context.Context) (net.Conn, error)
@@ -120,6 +121,11 @@ func (h *fakeHost) Run(_ context.Context, c host.Command) (host.Output, error) {
 		return host.Output{Stdout: []byte(strings.Join(below, "\x00"))}, nil
 	case c.Argv[0] == "find":
 		return host.Output{}, nil // no cgroups
+	case c.Argv[0] == "test":
+		if h.readOnly[c.Argv[2]] {
+			break
+		}
+		return host.Output{}, nil
 	case c.Argv[0] == "readlink":
 		return host.Output{Stdout: []byte(c.Argv[2] + "\n")}, nil
 	case c.Argv[0] == "systemctl" && c.Argv[1] == "show":

@@ -119,12 +119,16 @@ func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error
 		}
 		a.API, a.Local = NoAPI{err}, NoAPI{err}
 	} else {
-		if a.API, err = NewClient(h, conf); err != nil {
+		limit := c.Spec.Timeouts.KubernetesAPICall.Duration
+		api, err := NewClient(h, conf)
+		if err != nil {
 			return err
 		}
-		if a.Local, err = NewClient(h, local); err != nil {
+		own, err := NewClient(h, local)
+		if err != nil {
 			return err
 		}
+		a.API, a.Local = api.Within(limit), own.Within(limit)
 	}
 	if c.Spec.Etcd.External != nil {
 		return nil

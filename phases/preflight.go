@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
@@ -40,6 +41,7 @@ func preflight(ctx context.Context, t *Target) error {
 	}
 	findings = append(findings, t.checkBundle()...)
 	findings = append(findings, t.checkRuntime(ctx)...)
+	findings = append(findings, t.checkWritable(ctx)...)
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
 	}
@@ -83,6 +85,17 @@ func (t *Target) judge(findings []Finding) error {
 		return &NotReadyError{fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)}
 	}
 	return nil
+}
+
+// checkWritable looks for file systems that are mounted read-only: nothing can be written
+// there, and some of what a node needs comes to lie there.
+func (t *Target) checkWritable(ctx context.Context) (out []Finding) {
+	for _, dir := range []string{"/etc", "/usr/local", "/opt", "/var/lib", "/run"} {
+		if _, err := t.Host.Run(ctx, host.Query("test", "-w", dir)); err != nil {
+			out = append(out, Finding{Name: "Writable-" + strings.ReplaceAll(dir, "/", "-"), Message: fmt.Sprintf("%s cannot be written to: see how it is mounted with `findmnt --target %s`, and mount it read-write", dir, dir)})
+		}
+	}
+	return out
 }
 
 // verifyBundle reads what this host will take from the bundle, and no more.

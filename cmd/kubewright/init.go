@@ -411,8 +411,12 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 	if err != nil {
 		return err
 	}
-	t.API, err = phases.NewClient(t.Host, kubeconfig)
-	return err
+	client, err := phases.NewClient(t.Host, kubeconfig)
+	if err != nil {
+		return err
+	}
+	t.API = client.Within(t.Cluster.Spec.Timeouts.KubernetesAPICall.Duration)
+	return nil
 }
 
 var errNotRoot = errors.New("this is not root, which preflight knows as IsPrivilegedUser: run it with sudo")

@@ -33,6 +33,7 @@ func figures() []figure {
 	return []figure{
 		{"init", "init on a prepared host, from exec to exit; peer: kubeadm init", 0.85, "s", kubewrightInit, kubeadmInit},
 		{"cluster", "1+2 on prepared hosts, until all nodes are Ready and DNS answers from a pod on each worker; peer: kubeadm init, apply flannel, both joins at once", 0.40, "s", kubewrightCluster, kubeadmCluster},
+		{"noop", "init where all is done, with a bundle", 1, "s", noop, nil},
 		{"memory", "peak memory of init with a bundle on a bare host", 120, "MB", initMemory, nil},
 		{"binary", "size of the stripped binary", 70, "MB", binarySize, nil},
 	}
@@ -110,6 +111,10 @@ func (f figure) measure(ctx context.Context, l *lab.Lab, o Options) (ok bool, li
 		}
 	}
 	verdict := map[bool]string{true: "ok", false: "short"}
+	if f.peer == nil && f.unit == "s" {
+		v := median(ours)
+		return v < f.limit, fmt.Sprintf("figure %s ours=%.2f%s limit=%.2f%s %s", f.name, v, f.unit, f.limit, f.unit, verdict[v < f.limit]), nil
+	}
 	if f.peer == nil {
 		v := slices.Max(ours) // a limit on memory holds in every run
 		return v <= f.limit, fmt.Sprintf("figure %s ours=%.0f%s limit=%.0f%s %s", f.name, v, f.unit, f.limit, f.unit, verdict[v <= f.limit]), nil
