@@ -96,7 +96,7 @@ func TestBadHosts(t *testing.T) {
 		}
 		sh(t, "timeout 30 sh -c 'until grep -q join /run/kubewright/lock; do :; done'")
 		refusedWith(ctx, t, h, 4, init, "another run is at work on this host: kubewright join, process ", "wait until it ends, or end it with `kill ")
-		sh(t, "pkill -KILL -f 'kubewright join'")
+		sh(t, "pkill -KILL -x kubewright")
 		first.Wait()                          // it was killed
 		run(ctx, t, h, phase("preflight")...) // at once: its process has ended
 	})
@@ -113,9 +113,10 @@ func TestBadHosts(t *testing.T) {
 		for f := range strings.Lines(stderr) { // as it says, by hand
 			if _, path, ok := strings.Cut(strings.TrimSpace(f), "kept: "); ok {
 				path, _, _ = strings.Cut(path, " ")
-				sh(t, "rm -rf "+path)
+				sh(t, "rm -rf "+strings.TrimSuffix(path, ","))
 			}
 		}
+		sh(t, "rmdir /etc/systemd/system/kubelet.service.d; systemctl daemon-reload")
 	})
 	if after := listing(ctx, t, h); after != before {
 		write(t, "/root/before", before)

@@ -33,9 +33,36 @@ func restore(ctx context.Context, t *Target) error {
 			return err
 		}
 	}
+	if len(t.Journal.bad) > 0 {
+		if err := t.nameForgotten(ctx); err != nil {
+			return err
+		}
+	}
 	// Its lines have served: the next init begins with what is here then. Last, so that a
 	// reset that is killed is finished by the next.
 	return t.do(ctx, "rm", "-rf", "--one-file-system", "--", JournalDir)
+}
+
+// nameForgotten names what init and join write and what is still there: with half a journal
+// nobody knows whose it is.
+func (t *Target) nameForgotten(ctx context.Context) error {
+	var paths []string
+	for _, p := range places {
+		paths = append(paths, p.path)
+	}
+	for _, f := range slices.Concat(manifests.KubeletUnit(""), manifests.Prerequisites(false), []host.File{manifests.ContainerdUnit(), manifests.Containerd(""), manifests.Crictl(""), manifests.CRIO("")}) {
+		paths = append(paths, f.Path)
+	}
+	infos, err := t.Host.Stat(ctx, paths...)
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		if _, ok := infos[p]; ok {
+			t.notice("kept: %s may be ours, and the journal does not say so: remove it if you do not need it", p)
+		}
+	}
+	return nil
 }
 
 func (t *Target) restoreUnits(ctx context.Context, _ map[string]bool) error {
