@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
 )
@@ -157,5 +159,14 @@ timeouts: {kubernetesAPICall: 3s, tlsBootstrap: 3s, discovery: 20s}
 	if !strings.Contains(said, `"exitCode":1`) || !strings.Contains(said, "did not answer within 3s") || !strings.Contains(said, "run the same command again") {
 		t.Errorf("join said %q", said)
 	}
+	planned := plannedOn(ctx, t, worker, join[1:]...)
+	had := doneOn(ctx, t, worker)
 	run(ctx, t, worker, join...)
+	done := doneOn(ctx, t, worker)
+	for step := range had {
+		delete(done, step)
+	}
+	if diff := cmp.Diff(planned, done); diff != "" {
+		t.Errorf("a join goes on, - as planned, + as done:\n%s", diff)
+	}
 }

@@ -62,9 +62,24 @@ func TestKubeadmAsJudge(t *testing.T) {
 		}
 	})
 	t.Run("a worker of ours joins kubeadm's cluster by its documents", func(t *testing.T) { joinKubeadms(ctx, t, theirs, hosts[2]) })
+	t.Run("reset of what kubeadm made", func(t *testing.T) { resetKubeadms(ctx, t, hosts[0]) })
 }
 
 // judge finds what differs and is not listed, and what is listed and does not differ.
+// resetKubeadms wants what `kubeadm reset` removes to go, and what it leaves of the pod
+// network as well; and what it does not touch to stay.
+func resetKubeadms(ctx context.Context, t *testing.T, h *lab.Host) {
+	kubewright(ctx, t, h, "reset", "--yes")
+	left := run(ctx, t, h, "sh", "-c", `find /etc/kubernetes /var/lib/kubelet /var/lib/etcd /etc/cni/net.d /var/lib/cni -type f; ls -d /var/lib/kubewright 2>/dev/null; crictl pods -q
+		iptables-save | grep -e KUBE- -e CNI- -e FLANNEL -e flanneld; ip6tables-save | grep KUBE-; ls -d /sys/class/net/cni0 /sys/class/net/flannel.1 2>/dev/null
+		ps -eo comm | grep -e ^kube -e ^etcd -e ^flanneld; true`)
+	if left != "" {
+		t.Errorf("reset left:\n%s", left)
+	}
+	run(ctx, t, h, "test", "-x", "/usr/local/bin/kubelet")
+	run(ctx, t, h, "systemctl", "is-active", "containerd")
+}
+
 func judge(list []Difference, theirs, ours map[string]thing) (problems []string) {
 	occurred := make([]bool, len(list))
 	differ := func(where, field, a, b string) {

@@ -69,6 +69,10 @@ func TestKilledAnywhereAndRunAgain(t *testing.T) {
 	noOp(ctx, t, c, init, join)
 
 	for i, h := range hosts {
+		if plan := plannedOn(ctx, t, h, "reset"); !plan["command systemctl disable --quiet --now kubelet"] {
+			t.Errorf("the plan of reset says %v", plan)
+		}
+		run(ctx, t, h, "systemctl", "is-active", "kubelet") // it was a plan
 		kubewright(ctx, t, h, "reset", "--yes")
 		if diff := cmp.Diff(before[i], listing(ctx, t, h)); diff != "" {
 			t.Errorf("reset left on %s, - before, + after:\n%s", h.Name, diff)

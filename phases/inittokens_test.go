@@ -103,3 +103,44 @@ func TestAJoiningHostsOwnWordCounts(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 }
+
+func TestJoinTokenIsMadeOnceInTheLifeOfACluster(t *testing.T) {
+	alive, gone := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	made := func(expires time.Time) addons.Object {
+		return InitToken{Token: token(t), Expires: expires, Usages: addons.TokenUsages()}.secret(time.Now())
+	}
+	info := ref("v1", "ConfigMap", "kube-public", "cluster-info")
+	for name, tt := range map[string]struct {
+		secrets []addons.Object
+		info    bool
+		want    string // "" for none, "new" for a new one
+	}{
+		"one that is still good":           {[]addons.Object{made(alive)}, true, tokenText},
+		"a run was killed after the token": {[]addons.Object{made(alive)}, false, tokenText},
+		"it has expired":                   {[]addons.Object{made(gone)}, true, ""},
+		"it was deleted":                   {nil, true, ""},
+		"a run was killed before it":       {nil, false, "new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := &objectsAPI{objects: map[string]addons.Object{}}
+			for _, o := range tt.secrets {
+				api.objects[describe(o)] = o
+			}
+			if tt.info {
+				api.objects[describe(info)] = info
+			}
+			give := JoinToken(api, addons.Token{}, false)
+			got, err := give(t.Context())
+			again, _ := give(t.Context())
+			if err != nil || again != got {
+				t.Fatalf("%v, and then another", err)
+			}
+			if is := got.Reveal(); tt.want == "new" && (is == "" || is == tokenText) || tt.want != "new" && is != tt.want {
+				t.Errorf("the token is %s", got)
+			}
+		})
+	}
+	if got, err := JoinToken(NoAPI{}, addons.Token{}, true)(t.Context()); err != nil || got == (addons.Token{}) {
+		t.Errorf("on a fresh host nobody is asked: %v", err)
+	}
+}
