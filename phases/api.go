@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -181,7 +182,7 @@ func (c *Client) apply(ctx context.Context, o addons.Object) (changed string, er
 	err = untilFinal(ctx, starting, what, func(ctx context.Context) error {
 		before, after, err := c.applyOnce(ctx, o)
 		switch {
-		case err != nil && !notYet(err):
+		case err != nil && !notYet(err) && !c.inFlight(ctx, o, err):
 			return finalError{fmt.Errorf("%s: %w", what, err)}
 		case err == nil && (before == nil || before.GetResourceVersion() != after.GetResourceVersion()):
 			changed = describe(o)
@@ -199,11 +200,27 @@ func notYet(err error) bool {
 }
 
 // noServiceIPs tells of a service whose address the API server calls invalid, because it has
-// not yet made, or not yet seen, its own ServiceCIDR (pkg/registry/core/service/ipallocator);
-// or because the same request, of a run that was killed, is still on its way through it.
+// not yet made, or not yet seen, its own ServiceCIDR (pkg/registry/core/service/ipallocator).
 func noServiceIPs(err error) bool {
 	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "the provided network does not match the current range") ||
-		strings.Contains(err.Error(), "allocator not ready") || strings.Contains(err.Error(), "provided IP is already allocated"))
+		strings.Contains(err.Error(), "allocator not ready"))
+}
+
+// inFlight tells of a service whose address is taken, and by no service: the same request, of
+// a run that was killed, is still on its way through the API server.
+func (c *Client) inFlight(ctx context.Context, o addons.Object, err error) bool {
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "provided IP is already allocated") {
+		return false
+	}
+	services, err := c.List(ctx, ref("v1", "Service", "", ""), "")
+	if err != nil {
+		return false
+	}
+	address, _, _ := unstructured.NestedString(o.Object, "spec", "clusterIP")
+	return !slices.ContainsFunc(services, func(s addons.Object) bool {
+		taken, _, _ := unstructured.NestedString(s.Object, "spec", "clusterIP")
+		return taken == address && (s.GetName() != o.GetName() || s.GetNamespace() != o.GetNamespace())
+	})
 }
 
 // applyOnce returns the object as it was (nil: it was not there) and as it is.
