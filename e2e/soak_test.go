@@ -70,13 +70,13 @@ func otherDocument() string {
 	return strings.Replace(doc, "  kubeProxy:\n", "  kubeProxy:\n    mode: nftables\n", 1)
 }
 
-// TestSoakKills kills init, join and the join of a control plane twenty times each, at random:
-// four lives of five kills. Each life ends in a cluster like any other, and with reset.
+// TestSoakKills kills init, join and the join of a control plane at least twenty times each,
+// at random, up to five times in a life. Each life ends in a cluster like any other, and with reset.
 func TestSoakKills(t *testing.T) {
 	if os.Getenv("KUBEWRIGHT_SOAK") == "" {
 		t.Skip("a trial of a quarter of an hour: run it with make soak")
 	}
-	const lives, kills = 4, 5
+	const wanted, kills = 20, 5
 	ctx, _ := needLab(t, 40*time.Minute)
 	hosts := preparedHosts(ctx, t, "mortal-1", "mortal-2", "mortal-3")
 	explainFailure(t, hosts...)
@@ -99,11 +99,15 @@ func TestSoakKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	init := append([]string{tool, "init", "-o", "json", "--config", "/root/ha.yaml"}, cluster.Bundle...)
-	for range lives {
+	lives := 0
+	for done["init"] < wanted || done["join"] < wanted || done["join --control-plane"] < wanted {
+		if lives++; lives > 4*wanted/kills {
+			t.Fatalf("after %d lives there were only these kills: %v", lives, done)
+		}
 		ca := ""
-		again(first, 9*time.Second, init, func() { ca = sameCA(ctx, t, first, ca) })
-		again(worker, 6*time.Second, joinArgv(ctx, t, first), func() {})
-		again(second, 12*time.Second, controlPlaneJoin(ctx, t, first), func() {})
+		again(first, 2500*time.Millisecond, init, func() { ca = sameCA(ctx, t, first, ca) })
+		again(worker, 1200*time.Millisecond, joinArgv(ctx, t, first), func() {})
+		again(second, 3*time.Second, controlPlaneJoin(ctx, t, first), func() {})
 		if got := sameCA(ctx, t, second, ca); got != ca {
 			t.Fatal("the keys of the two control planes are not the same")
 		}

@@ -19,6 +19,8 @@ type Recorder struct {
 	mu    sync.Mutex
 	steps []Step
 	made  map[string]File // by path; Absent where it would have been removed
+
+	unmounted []string // as /proc/mounts has them
 }
 
 // Step is one thing that would have been done.
@@ -38,10 +40,13 @@ func (r *Recorder) Run(ctx context.Context, c Command) (Output, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.steps = append(r.steps, Step{Argv: c.Argv})
-	if name := c.Argv[0]; name == "rm" || name == "rmdir" {
+	switch c.Argv[0] {
+	case "rm", "rmdir":
 		for _, p := range c.Argv[slices.Index(c.Argv, "--")+1:] {
 			r.make(File{Path: p, Absent: true})
 		}
+	case "umount":
+		r.unmounted = append(r.unmounted, strings.ReplaceAll(c.Argv[len(c.Argv)-1], " ", `\040`))
 	}
 	return Output{}, nil
 }
@@ -105,6 +110,9 @@ func (r *Recorder) would(p string) (f File, ok bool) {
 func (r *Recorder) ReadFile(ctx context.Context, p string) ([]byte, error) {
 	f, ok := r.would(p)
 	switch {
+	case !ok && p == "/proc/mounts":
+		b, err := r.Host.ReadFile(ctx, p)
+		return r.stillMounted(b), err
 	case !ok:
 		return r.Host.ReadFile(ctx, p)
 	case f.Link != "":
@@ -118,6 +126,17 @@ func (r *Recorder) ReadFile(ctx context.Context, p string) ([]byte, error) {
 	}
 	defer src.Close()
 	return io.ReadAll(src)
+}
+
+func (r *Recorder) stillMounted(mounts []byte) (rest []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) < 2 || !slices.Contains(r.unmounted, f[1]) {
+			rest = append(rest, line...)
+		}
+	}
+	return rest
 }
 
 func (r *Recorder) Digest(ctx context.Context, p string) (string, error) {

@@ -28,35 +28,43 @@ func cleanNetwork(ctx context.Context, t *Target) error {
 			}
 		}
 	}
-	for _, command := range []string{"iptables", "ip6tables"} {
+	tables, err := t.nftables(ctx) // before: what is ours there is known by iptables' words alone
+	if err != nil {
+		return err
+	}
+	removed := map[string]int{} // rules, by "FAMILY TABLE CHAIN"
+	for _, family := range []struct{ nft, command string }{{"ip", "iptables"}, {"ip6", "ip6tables"}} {
 		if t.Facts.Commands["iptables"] == "" {
 			break
 		}
-		out, err := t.Host.Run(ctx, host.Query(command+"-save"))
+		out, err := t.Host.Run(ctx, host.Query(family.command+"-save"))
 		if err != nil {
 			return err
 		}
-		removal := withoutOurs(out.Stdout)
+		removal := withoutOurs(out.Stdout, family.nft, removed)
 		if len(removal) == 0 {
 			continue
 		}
 		t.changed(1)
 		// Only what is ours is named, so that the rules of others stay as they are.
-		if _, err := t.Host.Run(ctx, host.Command{Argv: []string{command + "-restore", "--noflush"}, Stdin: bytes.NewReader(removal)}); err != nil {
+		if _, err := t.Host.Run(ctx, host.Command{Argv: []string{family.command + "-restore", "--noflush"}, Stdin: bytes.NewReader(removal)}); err != nil {
 			return err
 		}
 	}
-	return t.removeTables(ctx, found)
+	return t.removeTables(ctx, found, tables, removed)
 }
 
 // withoutOurs makes of the output of iptables-save what removes our rules and chains: first
-// the rules of others' chains that lead into ours, then what is in ours, then these.
-func withoutOurs(save []byte) []byte {
+// the rules of others' chains that lead into ours, then what is in ours, then these. It
+// counts the former in removed.
+func withoutOurs(save []byte, family string, removed map[string]int) []byte {
 	var out, rules, flushes, chains []byte
+	table := ""
 	for line := range strings.Lines(string(save)) {
 		line = strings.TrimSpace(line)
 		switch {
 		case strings.HasPrefix(line, "*"):
+			table = line[1:]
 			out = append(out, line+"\n"...)
 		case strings.HasPrefix(line, ":"):
 			name, _, _ := strings.Cut(line[1:], " ")
@@ -69,6 +77,7 @@ func withoutOurs(save []byte) []byte {
 			name, _, _ := strings.Cut(rule, " ")
 			if !ours(name) && ours(rule) {
 				rules = append(rules, "-D "+rule+"\n"...)
+				removed[family+" "+table+" "+name]++
 			}
 		case line == "COMMIT":
 			all := slices.Concat(rules, flushes, chains)
@@ -91,26 +100,29 @@ func ours(rule string) bool {
 var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
 
 // removeTables removes the tables of nftables that are ours, and the tables and chains that
-// iptables has made for us, where nobody has a rule in them.
-func (t *Target) removeTables(ctx context.Context, found *Found) error {
-	all, err := t.nftables(ctx)
-	if err != nil {
-		return err
-	}
+// iptables has made for us, where nobody has a rule in them. All is what was there before
+// our rules were removed.
+func (t *Target) removeTables(ctx context.Context, found *Found, all []nft, removed map[string]int) error {
+	used := map[string]bool{} // tables in which something stays
 	for _, n := range all {
-		remove, kind := slices.Contains(ownTables, n.name), "table"
-		if n.chain {
-			kind = "chain"
-		}
-		if !remove && found != nil && !slices.Contains(found.Tables, n.name) && !n.gone(ownTables) {
-			if remove = n.empty; !remove {
-				t.notice("kept: the %s %s of nftables, which was not there before, as it holds rules of others: see `nft list %s %s`", kind, n.name, kind, n.name)
+		own := slices.Contains(ownTables, n.table())
+		switch {
+		case own && n.chain(), n.chain() && ours(n.name): // goes with its table, or has gone
+			continue
+		case own:
+		case found == nil || slices.Contains(found.Tables, n.name):
+			used[n.table()] = true
+			continue
+		case n.others || n.rules > removed[n.name] || used[n.name]:
+			if !used[n.table()] {
+				t.notice("kept: %s of nftables, which was not there before, as it holds rules of others: see `nft list table %s`", n.name, n.table())
 			}
+			used[n.table()] = true
+			continue
 		}
-		if remove {
-			if err := t.do(ctx, append([]string{"nft", "delete", kind}, strings.Fields(n.name)...)...); err != nil {
-				return err
-			}
+		kind := map[bool]string{true: "chain", false: "table"}[n.chain()]
+		if err := t.do(ctx, append([]string{"nft", "delete", kind}, strings.Fields(n.name)...)...); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -118,18 +130,18 @@ func (t *Target) removeTables(ctx context.Context, found *Found) error {
 
 // nft is a table of nftables, "FAMILY NAME", or a chain of one, "FAMILY TABLE NAME".
 type nft struct {
-	name  string
-	chain bool
-	empty bool // no rules, nothing is dropped; of a table: no chains, sets or else
+	name   string
+	rules  int  // of a chain
+	others bool // something that iptables does not make: a set, a policy that drops
 }
 
-// gone tells of a chain that goes with its table.
-func (n nft) gone(tables []string) bool {
-	return n.chain && slices.ContainsFunc(tables, func(t string) bool { return strings.HasPrefix(n.name, t+" ") })
-}
+func (n nft) chain() bool { return strings.Count(n.name, " ") == 2 }
 
-// nftables are the chains of all tables, and behind those of each the table, as if its empty chains
-// were not there; none where there is no nft.
+// table is the name of a chain's table, or its own.
+func (n nft) table() string { return strings.Join(strings.Fields(n.name)[:2], " ") }
+
+// nftables are the chains of all tables, and behind those of each the table; none where there
+// is no nft.
 func (t *Target) nftables(ctx context.Context) ([]nft, error) {
 	if t.Facts.Commands["nft"] == "" {
 		return nil, nil
@@ -146,21 +158,22 @@ func parseNFT(ruleset string) (all []nft) {
 		line = strings.TrimSpace(line)
 		switch {
 		case depth == 0 && strings.HasPrefix(line, "table "):
-			table = &nft{name: strings.TrimSuffix(strings.TrimPrefix(line, "table "), " {"), empty: true}
+			table = &nft{name: strings.TrimSuffix(strings.TrimPrefix(line, "table "), " {")}
 		case table == nil || line == "":
 		case depth == 0 && line == "}":
 			all = append(all, *table)
 			table = nil
 		case depth == 1 && strings.HasPrefix(line, "chain "):
-			chain = &nft{name: table.name + " " + strings.TrimSuffix(strings.TrimPrefix(line, "chain "), " {"), chain: true, empty: true}
+			chain = &nft{name: table.name + " " + strings.TrimSuffix(strings.TrimPrefix(line, "chain "), " {")}
 		case depth == 1 && line == "}" && chain != nil:
-			table.empty = table.empty && chain.empty
 			all = append(all, *chain)
 			chain = nil
 		case chain == nil: // a set, a map, a flowtable
-			table.empty = false
-		case !strings.HasPrefix(line, "type ") || !strings.HasSuffix(line, "policy accept;"):
-			chain.empty = false
+			table.others = true
+		case strings.HasPrefix(line, "type "):
+			chain.others = !strings.HasSuffix(line, "policy accept;")
+		default:
+			chain.rules++
 		}
 	}
 	return all
