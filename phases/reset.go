@@ -48,8 +48,14 @@ func stopKubelet(ctx context.Context, t *Target) error {
 	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
 }
 
+// crictl is the beginning of a command. Its own limit of two seconds is less than a busy
+// runtime takes to stop a pod.
+func (t *Target) crictl() []string {
+	return []string{"crictl", "--runtime-endpoint", t.endpoint(), "--timeout", "2m"}
+}
+
 func removePods(ctx context.Context, t *Target) error {
-	crictl := []string{"crictl", "--runtime-endpoint", t.endpoint()}
+	crictl := t.crictl()
 	out, err := t.Host.Run(ctx, host.Query(append(crictl, "pods", "--quiet")...))
 	if err != nil {
 		infos, e := t.Host.Stat(ctx, t.socket())
@@ -148,7 +154,7 @@ func stopRuntime(ctx context.Context, t *Target) error {
 	}
 	var all *multierror.Error
 	for _, s := range t.Journal.things(anImage) {
-		image := []string{"crictl", "--runtime-endpoint", t.endpoint()}
+		image := t.crictl()
 		if _, err := t.Host.Run(ctx, host.Query(append(image, "inspecti", "--quiet", s.Name)...)); err != nil {
 			continue
 		}

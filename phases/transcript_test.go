@@ -354,7 +354,7 @@ func TestTranscriptOfReset(t *testing.T) {
 			} {
 				h.files[path] = text(content)
 			}
-			h.answers["crictl --runtime-endpoint unix:///run/containerd/containerd.sock pods --quiet"] = "pod1\npod2\n"
+			h.answers["crictl --runtime-endpoint unix:///run/containerd/containerd.sock --timeout 2m pods --quiet"] = "pod1\npod2\n"
 			h.answers["iptables-save"] = "# by iptables\n*nat\n:KUBE-SERVICES - [0:0]\n-A INPUT -j ACCEPT\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"
 			h.answers["ip6tables-save"] = "*nat\nCOMMIT\n"
 			h.answers["nft list ruleset"] = "table ip kube-proxy {\n\tset x {\n\t}\n}\ntable ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy accept;\n\t}\n}\n"
