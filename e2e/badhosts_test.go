@@ -86,7 +86,7 @@ func TestBadHosts(t *testing.T) {
 		sh(t, "umount /usr/local/bin")
 	})
 	t.Run("a stale lock", func(t *testing.T) {
-		sh(t, `mkdir -p /run/kubewright; printf '{"run":"1-1","command":"init","pid":4000000,"started":"1","boot":"%s","since":"2026-01-01T00:00:00Z","renewed":"2026-01-01T00:00:00Z"}' "$(cat /proc/sys/kernel/random/boot_id)" > /run/kubewright/lock`)
+		sh(t, `mkdir -p /run/kubewright; printf '{"run":"1-1","command":"init","pid":4000000,"started":"1","boot":"%s","since":"2026-01-01T00:00:00Z","renewed":1}' "$(cat /proc/sys/kernel/random/boot_id)" > /run/kubewright/lock`)
 		run(ctx, t, h, phase("preflight")...)
 	})
 	t.Run("two runs at once", func(t *testing.T) {

@@ -32,7 +32,8 @@ type Lease struct {
 	Started string    `json:"started"` // of the process: a PID comes again
 	Boot    string    `json:"boot"`    // of the kernel
 	Since   time.Time `json:"since"`
-	Renewed time.Time `json:"renewed"`
+	// Renewed is when, in nanoseconds since boot: nobody sets that clock.
+	Renewed int64 `json:"renewed"`
 }
 
 // LockedError tells that somebody else is at work on the host.
@@ -58,15 +59,17 @@ func lock(ctx context.Context, path, command string) (context.Context, func(), e
 	if err != nil {
 		return nil, nil, err
 	}
-	now := time.Now()
+	now, uptime := time.Now(), sinceBoot()
 	own := Lease{Run: fmt.Sprintf("%d-%d", os.Getpid(), now.UnixNano()), Command: command, PID: os.Getpid(), Started: started,
-		Boot: string(bytes.TrimSpace(boot)), Since: now, Renewed: now}
+		Boot: string(bytes.TrimSpace(boot)), Since: now, Renewed: uptime}
 	err = alone(path, func(have *Lease) (*Lease, error) {
-		if have != nil && have.held(own.Boot, now) {
+		if have != nil && have.held(own.Boot, uptime) {
 			return nil, &LockedError{*have}
 		}
 		if have != nil && have.Boot == own.Boot {
-			have.end()
+			if err := have.end(); err != nil {
+				return nil, err
+			}
 		}
 		return &own, nil
 	})
@@ -106,7 +109,7 @@ func (l Lease) keep(ctx context.Context, path string, tick <-chan time.Time, can
 			if have == nil || have.Run != l.Run {
 				return nil, errors.New("another run has taken this host over, as this one had stopped for a while")
 			}
-			l.Renewed = time.Now()
+			l.Renewed = sinceBoot()
 			return &l, nil
 		})
 		if err != nil {
@@ -117,17 +120,26 @@ func (l Lease) keep(ctx context.Context, path string, tick <-chan time.Time, can
 }
 
 // held tells whether the owner is alive and keeps its lease.
-func (l Lease) held(boot string, now time.Time) bool {
+func (l Lease) held(boot string, uptime int64) bool {
 	if l.Boot != boot {
 		return false
 	}
 	started, err := processStart(l.PID)
-	return err == nil && started == l.Started && now.Sub(l.Renewed) < leaseStale
+	return err == nil && started == l.Started && time.Duration(uptime-l.Renewed) < leaseStale
+}
+
+// sinceBoot is the time since the kernel began, in nanoseconds, with those of sleep.
+func sinceBoot() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // every kernel since 2.6.39 has this clock
+	}
+	return ts.Nano()
 }
 
 // end kills what a run has left: itself, if it hangs, and the commands that it started. It
 // returns when they are gone.
-func (l Lease) end() {
+func (l Lease) end() error {
 	var pids []int
 	if started, err := processStart(l.PID); err == nil && started == l.Started {
 		pids = append(pids, l.PID)
@@ -147,11 +159,16 @@ func (l Lease) end() {
 		if err != nil {
 			continue
 		}
+		gone := 1
 		if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
-			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+			gone, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
 		}
 		unix.Close(fd)
+		if gone == 0 {
+			return fmt.Errorf("process %d of an earlier kubewright %s does not end, though it was killed: see what it waits for with `cat /proc/%d/stack`, and run this again", pid, l.Command, pid)
+		}
 	}
+	return nil
 }
 
 // alone reads the lease, lets change decide, and writes what it returns (nil: none), while
@@ -186,11 +203,10 @@ func alone(path string, change func(*Lease) (*Lease, error)) error {
 			return err
 		}
 	}
-	if err := f.Truncate(0); err != nil {
+	if _, err := f.WriteAt(content, 0); err != nil { // what is there stays there on a full file system
 		return err
 	}
-	_, err = f.WriteAt(content, 0)
-	return err
+	return f.Truncate(int64(len(content)))
 }
 
 // processStart is when a process began, in ticks since boot (field 22 of proc(5)'s stat); an

@@ -50,25 +50,25 @@ func TestStaleLocksAreTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	alive := Lease{Run: "old-run", Command: "init", PID: hanging.Process.Pid, Started: started, Boot: strings.TrimSpace(string(boot)), Since: now, Renewed: now}
-	if !alive.held(alive.Boot, now) {
+	alive := Lease{Run: "old-run", Command: "init", PID: hanging.Process.Pid, Started: started, Boot: strings.TrimSpace(string(boot)), Since: now, Renewed: sinceBoot()}
+	if !alive.held(alive.Boot, sinceBoot()) {
 		t.Error("a lease of a living process that was just renewed is held")
 	}
 	for name, change := range map[string]func(*Lease){
 		"a process that has ended":        func(l *Lease) { l.PID = 1 << 22 },
 		"another process of the same PID": func(l *Lease) { l.Started = "1" },
 		"before the machine booted":       func(l *Lease) { l.Boot = "another" },
-		"not renewed":                     func(l *Lease) { l.Renewed = now.Add(-leaseStale) },
+		"not renewed":                     func(l *Lease) { l.Renewed -= int64(leaseStale) },
 	} {
 		l := alive
 		change(&l)
-		if l.held(alive.Boot, now) {
+		if l.held(alive.Boot, sinceBoot()) {
 			t.Errorf("%s: the lease is still held", name)
 		}
 	}
 
 	path := filepath.Join(t.TempDir(), "lock")
-	alive.Renewed = now.Add(-leaseStale)
+	alive.Renewed -= int64(leaseStale)
 	b, err := json.Marshal(alive)
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,8 @@ func (r *Recorder) Run(ctx context.Context, c Command) (Output, error) {
 		for _, p := range c.Argv[slices.Index(c.Argv, "--")+1:] {
 			r.make(File{Path: p, Absent: true})
 		}
+	case "mv": // what it becomes under its new name, nobody asks
+		r.make(File{Path: c.Argv[len(c.Argv)-2], Absent: true})
 	case "umount":
 		r.unmounted = append(r.unmounted, strings.ReplaceAll(c.Argv[len(c.Argv)-1], " ", `\040`))
 	}

@@ -3,6 +3,7 @@ package phases
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -111,6 +112,15 @@ func (r *APIRecorder) Delete(ctx context.Context, o addons.Object) error {
 func (r *APIRecorder) Until(ctx context.Context, o addons.Object, accept func(addons.Object) bool) (addons.Object, error) {
 	if live, err := r.Get(ctx, o); err == nil && accept(live) {
 		return live, nil
+	}
+	for _, s := range slices.Backward(r.Steps()) {
+		if s.Verb == "apply" && describe(s.Object) == describe(o) { // as it would be, with all that the API gives it
+			o = s.After.DeepCopy()
+			if o.GetKind() == "Secret" && o.GetUID() == "" {
+				o.SetUID("00000000-0000-0000-0000-000000000000")
+			}
+			break
+		}
 	}
 	r.add(APIStep{Verb: "wait for", Object: o})
 	if o.GetKind() == "CertificateSigningRequest" { // what would be signed

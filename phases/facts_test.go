@@ -233,7 +233,7 @@ COMMIT
 COMMIT
 `
 	removed := map[string]int{}
-	if diff := cmp.Diff(want, string(withoutOurs([]byte(save), "ip", removed))); diff != "" {
+	if diff := cmp.Diff(want, string(withoutOurs([]byte(save), "ip", removed, nil))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -176,8 +176,14 @@ func (h *fakeHost) run(argv []string) {
 			}
 		}
 		h.files["/proc/mounts"] = text(rest)
+	case "cp":
+		h.files[last] = h.files[argv[len(argv)-2]]
 	case "mv":
 		from := argv[len(argv)-2]
+		if f, ok := h.files[from]; ok {
+			h.files[last] = f
+			delete(h.files, from)
+		}
 		for p, f := range maps.Clone(h.files) {
 			if rest, ok := strings.CutPrefix(p, from+"/"); ok {
 				h.files[last+"/"+rest] = f

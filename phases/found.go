@@ -24,19 +24,23 @@ type Found struct {
 	Files   []string            `json:"files,omitempty"`   // of ownFiles that were there
 	Sysctls map[string]string   `json:"sysctls,omitempty"` // of manifests.NodeSysctls
 	Links   []string            `json:"links,omitempty"`   // network interfaces
+	Mounts  []string            `json:"mounts,omitempty"`  // mount points, as kubeletMounts has them
 	Tables  []string            `json:"tables,omitempty"`  // of nftables, and their chains: "ip nat", "ip nat OUTPUT"
 }
 
 // ownDirs belong to Kubernetes and its programs: what appears in them is theirs. The
 // container runtime's only where it came from us.
-func ownDirs(etcd string, containerd bool) []string {
-	// The manifest of etcd goes last: it alone knows where the data are.
-	dirs := []string{pki.Dir, manifests.KubeletDir, etcd, "/var/lib/cni", "/run/flannel", "/etc/kubernetes/tmp", "/usr/libexec/kubernetes", manifests.ManifestDir}
+func ownDirs(containerd bool) []string {
+	// The manifests go last: etcd's alone may know where its data are.
+	dirs := []string{pki.Dir, manifests.KubeletDir, "/var/lib/cni", "/run/flannel", manifests.ManifestDir}
 	if containerd {
 		dirs = append(dirs, "/var/lib/containerd", "/run/containerd", "/opt/containerd", "/run/nri")
 	}
 	return dirs
 }
+
+// laterDirs are theirs where they were not there before: others put things there, too.
+var laterDirs = []string{"/etc/kubernetes/tmp", "/usr/libexec/kubernetes"}
 
 // ownFiles are theirs in folders where others have files, too.
 var ownFiles = []string{
@@ -49,11 +53,14 @@ var sharedDirs = []string{"/etc/cni/net.d", "/etc/cni", "/opt/cni/bin", "/opt/cn
 
 // ledger notes what is here, once in a host's life as a node.
 func ledger(ctx context.Context, t *Target) error {
-	if t.Journal == nil || t.Journal.found != nil {
+	if t.Journal == nil || t.found() != nil {
 		return nil
 	}
-	f := &Found{Node: t.Facts.Present[pki.KubeletConf] || t.Facts.Present[manifests.Path(manifests.APIServer)], Paths: map[string][]string{}, Sysctls: map[string]string{}}
-	for _, dir := range append(ownDirs(t.Cluster.Spec.Etcd.DataDir, true), sharedDirs...) {
+	f := &Found{Paths: map[string][]string{}, Sysctls: map[string]string{}}
+	if t.Journal.Empty() { // else what makes it a node may be ours
+		f.Node = t.Facts.Present[pki.KubeletConf] || t.Facts.Present[manifests.Path(manifests.APIServer)]
+	}
+	for _, dir := range slices.Concat(ownDirs(t.ownsContainerd()), laterDirs, sharedDirs) {
 		names, err := t.below(ctx, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -78,6 +85,9 @@ func ledger(ctx context.Context, t *Target) error {
 		}
 	}
 	if f.Links, err = t.Host.List(ctx, "/sys/class/net"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f.Mounts, err = t.kubeletMounts(ctx); err != nil {
 		return err
 	}
 	tables, err := t.nftables(ctx)

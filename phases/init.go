@@ -148,6 +148,9 @@ func (t *Target) writeEtcd(ctx context.Context, members []string) error {
 	if err != nil {
 		return err
 	}
+	if err := t.note(ctx, Step{Kind: aData, Name: t.Cluster.Spec.Etcd.DataDir}); err != nil {
+		return err
+	}
 	// The folder first, or the kubelet would make it, readable by all.
 	_, err = t.write(ctx, host.File{Path: t.Cluster.Spec.Etcd.DataDir, Dir: true, Mode: 0o700}, f)
 	return err

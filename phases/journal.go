@@ -27,6 +27,7 @@ const (
 type Journal struct {
 	host     host.Host
 	readOnly bool
+	before   func(context.Context) error // comes before the first step of a run: what is here is noted; nil: nothing
 
 	mu     sync.Mutex
 	torn   bool             // the last line has no end
@@ -66,6 +67,7 @@ const (
 	aCommand Kind = "command" // Argv
 	aStart   Kind = "start"   // of a unit, done
 	aMember  Kind = "etcd"    // Name says what is asked of etcd
+	aData    Kind = "data"    // Name is the folder of etcd's data
 	before   Kind = "found"
 	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
 )
@@ -140,6 +142,11 @@ func (j *Journal) add(ctx context.Context, phase string, steps ...Step) error {
 	if j == nil || j.readOnly || len(steps) == 0 {
 		return nil
 	}
+	if j.before != nil && steps[0].Kind != before {
+		if err := j.before(ctx); err != nil {
+			return err
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var lines []byte
@@ -155,6 +162,7 @@ func (j *Journal) add(ctx context.Context, phase string, steps ...Step) error {
 		lines = append(append(lines, line...), '\n')
 	}
 	if err := j.host.Append(ctx, journalPath, lines); err != nil {
+		j.torn = true // nobody knows how much of it is there
 		return fmt.Errorf("write the journal: %w: nothing is done to the host that is not written down first", err)
 	}
 	j.torn = false

@@ -102,7 +102,7 @@ func (h journaled) keep(ctx context.Context, f host.File, info host.Info) (strin
 		return "", err
 	}
 	// Not in one step: half a copy must not pass for one.
-	for _, argv := range [][]string{{"cp", "--archive", "--", f.Path, copied + ".part"}, {"mv", "--", copied + ".part", copied}} {
+	for _, argv := range [][]string{{"cp", "--archive", "--", f.Path, copied + ".part"}, {"sync", "--", copied + ".part"}, {"mv", "--", copied + ".part", copied}} {
 		if _, err := h.Host.Run(ctx, host.Cmd(argv...)); err != nil {
 			return "", fmt.Errorf("keep %s as it was: %w", f.Path, err)
 		}
@@ -155,7 +155,8 @@ func describePath(ctx context.Context, h host.Host, path string, info host.Info)
 
 // beforePath is where the content of a file of before is kept.
 func beforePath(description string) string {
-	return path.Join(beforeDir, description[strings.LastIndex(description, ":")+1:])
+	fields := strings.Fields(description) // file, mode, digest
+	return path.Join(beforeDir, fields[1]+"-"+strings.TrimPrefix(fields[2], "sha256:"))
 }
 
 // parents are the folders above a path, the topmost first, without the root.

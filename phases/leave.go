@@ -5,9 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
+	"k8s.io/client-go/tools/clientcmd"
+	certutil "k8s.io/client-go/util/cert"
+	"sigs.k8s.io/yaml"
+
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
@@ -15,6 +21,39 @@ import (
 // leaving bounds each of the two steps in which a host leaves its cluster: a cluster that is
 // gone must not hold up a reset.
 const leaving = 10 * time.Second
+
+// NodeOf is what a host itself says of the node that it is: the name in the certificate of its
+// kubelet, and the socket of its runtime, unix:///...; empty where it says nothing.
+func NodeOf(ctx context.Context, h host.Host) (name, socket string, err error) {
+	read := func(path string) []byte {
+		b, e := h.ReadFile(ctx, path)
+		if e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+		return b
+	}
+	cert := read(pki.KubeletClientCurrent)
+	if conf, e := clientcmd.Load(read(pki.KubeletConf)); e == nil && len(cert) == 0 {
+		for _, user := range conf.AuthInfos {
+			cert = user.ClientCertificateData
+		}
+	}
+	if certs, e := certutil.ParseCertsPEM(cert); e == nil {
+		name = strings.TrimPrefix(certs[0].Subject.CommonName, "system:node:")
+	}
+	for _, path := range []string{manifests.KubeletInstance, manifests.KubeletConfig} {
+		var says struct {
+			ContainerRuntimeEndpoint string `json:"containerRuntimeEndpoint"`
+		}
+		if yaml.Unmarshal(read(path), &says) == nil && socket == "" {
+			socket = says.ContainerRuntimeEndpoint
+		}
+	}
+	if _, flag, ok := strings.Cut(string(read(manifests.KubeletFlags)), "--container-runtime-endpoint="); ok && socket == "" { // of an older kubeadm
+		socket = strings.Trim(strings.Fields(flag)[0], `"`)
+	}
+	return name, socket, err
+}
 
 // OpenDoors gives a target that is to be reset what this host can reach its cluster with.
 func OpenDoors(ctx context.Context, t *Target) {

@@ -50,6 +50,7 @@ type Target struct {
 	Secrets *pki.Secrets
 	Bundle  *bundle.Bundle // nil: what is on the host has to do
 	Journal *Journal       // nil: nothing is written down, as nothing is really done
+	Ledger  bool           // what is here is noted before the first change
 	Patches manifests.Patches
 	// JoinToken is the token with which nodes join, as of the function of that name.
 	JoinToken func(ctx context.Context) (addons.Token, error)
@@ -117,6 +118,13 @@ func Names(list []Phase) []string {
 func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 	if err := check(list, skip); err != nil {
 		return err
+	}
+	if t.Ledger && t.Journal != nil {
+		var once sync.Once
+		t.Journal.before = func(ctx context.Context) (err error) {
+			once.Do(func() { err = ledger(ctx, t) })
+			return err
+		}
 	}
 	finished := map[string]chan struct{}{}
 	for _, p := range list {

@@ -68,7 +68,10 @@ func preflight(ctx context.Context, t *Target) error {
 	if err := <-verified; err != nil {
 		findings = append(findings, Finding{Name: "Artifacts", Message: err.Error()})
 	}
-	return t.judge(findings)
+	if err := t.judge(findings); err != nil {
+		return &NotReadyError{err}
+	}
+	return nil
 }
 
 // judge makes one error of all findings that are not ignored.
@@ -82,7 +85,7 @@ func (t *Target) judge(findings []Finding) error {
 		all = multierror.Append(all, f)
 	}
 	if err := config.Errors(all); err != nil {
-		return &NotReadyError{fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)}
+		return fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)
 	}
 	return nil
 }
@@ -91,6 +94,9 @@ func (t *Target) judge(findings []Finding) error {
 // there, and some of what a node needs comes to lie there.
 func (t *Target) checkWritable(ctx context.Context) (out []Finding) {
 	for _, dir := range []string{"/etc", "/usr/local", "/opt", "/var/lib", "/run"} {
+		if infos, err := t.Host.Stat(ctx, dir); err != nil || len(infos) == 0 {
+			continue // it will be made
+		}
 		if _, err := t.Host.Run(ctx, host.Query("test", "-w", dir)); err != nil {
 			out = append(out, Finding{Name: "Writable-" + strings.ReplaceAll(dir, "/", "-"), Message: fmt.Sprintf("%s cannot be written to: see how it is mounted with `findmnt --target %s`, and mount it read-write", dir, dir)})
 		}
@@ -163,6 +169,9 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	}
 	if !n.IP().IsValid() {
 		add("Address", "no address was found for node %s, as there is no default route: name one with --apiserver-advertise-address, or with address under spec.hosts", n.Name)
+	}
+	if local := func(p netip.Prefix) bool { return p.Addr() == n.IP() }; n.Has(config.ControlPlaneRole) && n.IP().IsValid() && len(f.Addresses) > 0 && !slices.ContainsFunc(f.Addresses, local) {
+		add("Address", "%s is not an address of this host, and etcd and the API server have to listen there: see `ip addr`, and name one with --apiserver-advertise-address, or with address under spec.hosts", n.Address)
 	}
 	for _, cmd := range []string{"mount", "umount", "losetup", "cp", "ip", "systemctl"} {
 		if f.Commands[cmd] == "" {

@@ -260,6 +260,15 @@ func (t *Target) startUnit(ctx context.Context, unit string, changed bool, files
 	if err := t.noteUnit(ctx, unit); err != nil {
 		return err
 	}
+	out, err := t.Host.Run(ctx, host.Query("systemctl", "show", "--property", "NeedDaemonReload", unit))
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(out.Stdout), "=yes") { // a run was cut short between writing the unit and this
+		if err := t.do(ctx, "systemctl", "daemon-reload"); err != nil {
+			return err
+		}
+	}
 	if err := t.do(ctx, "systemctl", verb, unit); err != nil {
 		return t.withJournal(ctx, unit, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
@@ -124,7 +125,11 @@ func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), mountsBelow(string(b), "/run/netns/cni-")...), nil
+	mounts := append(mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), mountsBelow(string(b), "/run/netns/cni-")...)
+	if found := t.found(); found != nil && !found.Node {
+		mounts = slices.DeleteFunc(mounts, func(m string) bool { return slices.Contains(found.Mounts, m) })
+	}
+	return mounts, nil
 }
 
 // mountsBelow lists mount points that begin so, the newest first.
@@ -182,6 +187,8 @@ func (t *Target) found() *Found {
 	if t.Journal == nil {
 		return nil
 	}
+	t.Journal.mu.Lock()
+	defer t.Journal.mu.Unlock()
 	return t.Journal.found
 }
 
@@ -193,12 +200,20 @@ func removeFiles(ctx context.Context, t *Target) error {
 	if len(mounts) > 0 { // what is mounted may be a person's data
 		return fmt.Errorf("%s is still mounted: nothing is removed while it is; unmount it and run reset again", strings.Join(mounts, ", "))
 	}
-	etcd, err := t.etcdData(ctx)
-	if err != nil {
+	found := t.found()
+	if err := t.removeEtcdData(ctx, found); err != nil {
 		return err
 	}
-	found := t.found()
-	for _, dir := range ownDirs(etcd, t.ourRuntime()) {
+	dirs := ownDirs(t.ourRuntime())
+	if found != nil && !found.Node {
+		dirs = append(dirs, laterDirs...)
+	}
+	// With a journal that does not say what was here, what it names goes, and no more.
+	blind := found == nil && t.Journal != nil && !t.Journal.Empty()
+	for _, dir := range dirs {
+		if blind && dir != manifests.KubeletDir {
+			continue
+		}
 		if err := t.empty(ctx, dir, found); err != nil {
 			return err
 		}
@@ -210,7 +225,7 @@ func removeFiles(ctx context.Context, t *Target) error {
 	remove := []string{"rm", "-f", "--"}
 	for _, f := range ownFiles {
 		// One that was there is ours only by what was written to it, which restore knows.
-		if _, ok := infos[f]; ok && !found.hadPath(f) {
+		if _, ok := infos[f]; ok && !found.hadPath(f) && !blind {
 			remove = append(remove, f)
 		}
 	}
@@ -245,6 +260,44 @@ func (t *Target) empty(ctx context.Context, dir string, found *Found) error {
 	}
 	// One file system: a disk that is mounted there keeps its content.
 	return t.do(ctx, append([]string{"rm", "-rf", "--one-file-system", "--"}, paths...)...)
+}
+
+// removeEtcdData removes what the etcd of this host has put into its folder, where there was
+// one: an etcd that runs beside Kubernetes is somebody else's.
+func (t *Target) removeEtcdData(ctx context.Context, found *Found) error {
+	infos, err := t.Host.Stat(ctx, manifests.Path(manifests.Etcd))
+	if err != nil {
+		return err
+	}
+	var dirs []string
+	if _, ok := infos[manifests.Path(manifests.Etcd)]; ok {
+		dir, err := t.etcdData(ctx)
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, dir)
+	}
+	if t.Journal != nil {
+		for _, s := range t.Journal.things(aData) {
+			dirs = append(dirs, s.Name)
+		}
+	}
+	remove := []string{"rm", "-rf", "--one-file-system", "--"}
+	for _, dir := range dirs {
+		names, err := t.Host.List(ctx, dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, n := range names { // of now, and of before it was moved aside
+			if p := path.Join(dir, n); (n == "member" || strings.HasPrefix(n, "member-")) && !slices.Contains(remove, p) {
+				remove = append(remove, p)
+			}
+		}
+	}
+	if len(remove) == 4 {
+		return nil
+	}
+	return t.do(ctx, remove...)
 }
 
 // etcdData is where etcd of this host keeps its data, by its manifest.

@@ -3,6 +3,7 @@ package phases
 import (
 	"bytes"
 	"context"
+	"path"
 	"slices"
 	"strings"
 
@@ -12,8 +13,8 @@ import (
 // links of the pod network.
 var links = []string{"cni0", "flannel.1"}
 
-// marks are in every rule of kube-proxy, the kubelet, the CNI plugins and flannel.
-var marks = []string{"KUBE-", "CNI-", "FLANNEL-", "flanneld"}
+// marks begin the names of the chains of kube-proxy, the kubelet, the CNI plugins and flannel.
+var marks = []string{"KUBE-", "CNI-", "FLANNEL-"}
 
 func cleanNetwork(ctx context.Context, t *Target) error {
 	found := t.found()
@@ -41,7 +42,7 @@ func cleanNetwork(ctx context.Context, t *Target) error {
 		if err != nil {
 			return err
 		}
-		removal := withoutOurs(out.Stdout, family.nft, removed)
+		removal := withoutOurs(out.Stdout, family.nft, removed, found)
 		if len(removal) == 0 {
 			continue
 		}
@@ -57,9 +58,12 @@ func cleanNetwork(ctx context.Context, t *Target) error {
 // withoutOurs makes of the output of iptables-save what removes our rules and chains: first
 // the rules of others' chains that lead into ours, then what is in ours, then these. It
 // counts the former in removed.
-func withoutOurs(save []byte, family string, removed map[string]int) []byte {
+func withoutOurs(save []byte, family string, removed map[string]int, found *Found) []byte {
 	var out, rules, flushes, chains []byte
 	table := ""
+	mine := func(chain string) bool { // and not there before: others have CNI plugins, too
+		return ours(chain) && !(found != nil && !found.Node && slices.Contains(found.Tables, family+" "+table+" "+chain))
+	}
 	for line := range strings.Lines(string(save)) {
 		line = strings.TrimSpace(line)
 		switch {
@@ -68,14 +72,14 @@ func withoutOurs(save []byte, family string, removed map[string]int) []byte {
 			out = append(out, line+"\n"...)
 		case strings.HasPrefix(line, ":"):
 			name, _, _ := strings.Cut(line[1:], " ")
-			if ours(name) {
+			if mine(name) {
 				flushes = append(flushes, "-F "+name+"\n"...)
 				chains = append(chains, "-X "+name+"\n"...)
 			}
 		case strings.HasPrefix(line, "-A "):
 			rule := strings.TrimPrefix(line, "-A ")
 			name, _, _ := strings.Cut(rule, " ")
-			if !ours(name) && ours(rule) {
+			if !mine(name) && leadsToOurs(rule) {
 				rules = append(rules, "-D "+rule+"\n"...)
 				removed[family+" "+table+" "+name]++
 			}
@@ -92,9 +96,24 @@ func withoutOurs(save []byte, family string, removed map[string]int) []byte {
 	return out
 }
 
-func ours(rule string) bool {
-	return slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(rule, m) })
+// ours tells of the name of a chain.
+func ours(chain string) bool {
+	return slices.ContainsFunc(marks, func(m string) bool { return strings.HasPrefix(chain, m) })
 }
+
+// leadsToOurs tells of a rule that jumps to a chain of ours, or that flannel has made.
+func leadsToOurs(rule string) bool {
+	words := strings.Fields(rule)
+	for i, w := range words[1:] {
+		if (words[i] == "-j" || words[i] == "-g") && ours(w) {
+			return true
+		}
+	}
+	return strings.Contains(rule, `--comment "flanneld`)
+}
+
+// builtIn are the chains that iptables makes by itself.
+var builtIn = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
 // ownTables are those of kube-proxy in its nftables mode.
 var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
@@ -107,13 +126,13 @@ func (t *Target) removeTables(ctx context.Context, found *Found, all []nft, remo
 	for _, n := range all {
 		own := slices.Contains(ownTables, n.table())
 		switch {
-		case own && n.chain(), n.chain() && ours(n.name): // goes with its table, or has gone
+		case own && n.chain(), n.chain() && ours(path.Base(strings.ReplaceAll(n.name, " ", "/"))): // goes with its table, or has gone
 			continue
 		case own:
 		case found == nil || slices.Contains(found.Tables, n.name):
 			used[n.table()] = true
 			continue
-		case n.others || n.rules > removed[n.name] || used[n.name]:
+		case n.others || n.rules > removed[n.name] || used[n.name] || n.chain() && !slices.Contains(builtIn, strings.Fields(n.name)[2]):
 			if !used[n.table()] {
 				t.notice("kept: %s of nftables, which was not there before, as it holds rules of others: see `nft list table %s`", n.name, n.table())
 			}

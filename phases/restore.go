@@ -107,7 +107,8 @@ func (t *Target) restoreFiles(ctx context.Context, kept map[string]bool) error {
 	}
 	reload := false
 	for _, s := range things {
-		if _, ok := infos[host.Temporary(s.Name)]; ok { // of a run that was killed
+		reload = reload || strings.HasPrefix(s.Name, "/etc/systemd/system/") // though an earlier reset has removed it
+		if _, ok := infos[host.Temporary(s.Name)]; ok {                      // of a run that was killed
 			if err := t.do(ctx, "rm", "-rf", "--", host.Temporary(s.Name)); err != nil {
 				return err
 			}
@@ -135,7 +136,6 @@ func (t *Target) restoreFiles(ctx context.Context, kept map[string]bool) error {
 			t.notice("kept: %s was changed since by somebody else", s.Name)
 			continue
 		}
-		reload = reload || strings.HasPrefix(s.Name, "/etc/systemd/system/")
 		if err := t.restoreFile(ctx, s); err != nil {
 			return err
 		}
@@ -148,6 +148,13 @@ func (t *Target) restoreFiles(ctx context.Context, kept map[string]bool) error {
 	}
 	// A unit that has failed is remembered even when it is gone; that none has is no error.
 	t.Host.Run(ctx, host.Cmd("systemctl", "reset-failed", "kubelet.service", "containerd.service"))
+	for _, s := range t.Journal.things(aUnit) { // what ran before reads what it read before
+		if strings.HasSuffix(s.Before, " active") {
+			if err := t.do(ctx, "systemctl", "restart", s.Name); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -165,6 +172,15 @@ func (t *Target) restoreFile(ctx context.Context, s Step) error {
 		}
 		if kind == "dir" {
 			return t.do(ctx, "chmod", fmt.Sprintf("%04o", mode), s.Name)
+		}
+		kept := beforePath(s.Before)
+		d, err := t.Host.Digest(ctx, kept)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if !strings.HasSuffix(s.Before, d) || d == "" {
+			t.notice("kept: %s, as the copy of what it was before is not there or is damaged: %s", s.Name, kept)
+			return nil
 		}
 		// With owner and times, as it was copied; and whole, or not at all.
 		temporary := host.Temporary(s.Name)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -330,6 +331,13 @@ func TestTranscriptOfReset(t *testing.T) {
 			h.files["/usr/bin/nft"] = text("")
 			h.files["/etc/crictl.yaml"] = text("of somebody else")
 			h.files["/sys/class/net/eth0/x"] = text("")
+			bystanders := []string{"/etc/kubernetes/tmp/backup", "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/theirs", "/var/lib/etcd/theirs"}
+			if withJournal { // as kubeadm, which has none
+				bystanders = append(bystanders, pki.Dir+"/theirs.pem", manifests.KubeletDir+"/theirs", "/etc/kubernetes/audit.yaml")
+			}
+			for _, p := range bystanders {
+				h.files[p] = text("theirs")
+			}
 			before := maps.Clone(h.files)
 			open := func() *Journal {
 				j, err := OpenJournal(t.Context(), h)
@@ -365,7 +373,15 @@ func TestTranscriptOfReset(t *testing.T) {
 				reset.Journal = open()
 			}
 			golden(t, name, "kubewright reset, on the control plane of init.golden"+map[bool]string{true: "", false: ", without its journal"}[withJournal]+": what each phase does.\n"+transcript(h, Reset(), reset))
+			for _, p := range append(bystanders, "/etc/crictl.yaml") {
+				if f, ok := h.files[p]; !ok || withJournal && f.Content.Digest() != before[p].Content.Digest() {
+					t.Errorf("%s is not what it was", p)
+				}
+			}
 			for path, f := range h.files {
+				if slices.Contains(bystanders, path) {
+					continue
+				}
 				if f.Dir && !withJournal {
 					continue // stays, empty
 				}
@@ -381,6 +397,29 @@ func TestTranscriptOfReset(t *testing.T) {
 				t.Errorf("the kubelet is there: %t", ok)
 			}
 		})
+	}
+}
+
+// A host may run an etcd that has nothing to do with Kubernetes, or one that Kubernetes only uses.
+func TestResetLeavesAnEtcdThatItHasNotMadeAlone(t *testing.T) {
+	h, c := newFakeHost(t), cluster()
+	h.files[pki.KubeletConf] = text("")
+	h.files["/var/lib/etcd/member/wal/0.wal"] = text("")
+	h.answers["crictl --runtime-endpoint unix:///run/containerd/containerd.sock --timeout 2m pods --quiet"] = ""
+	h.answers["iptables-save"], h.answers["ip6tables-save"] = "", ""
+	target := h.target(c, config.WorkerRole)
+	var err error
+	if target.Journal, err = OpenJournal(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), Reset(), target, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := h.files["/var/lib/etcd/member/wal/0.wal"]; !ok {
+		t.Errorf("it did %q", h.done)
+	}
+	if _, ok := h.files[pki.KubeletConf]; ok {
+		t.Error("it did nothing")
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,12 +73,20 @@ func (o *hostOptions) reset(ctx context.Context) error {
 	return o.run(ctx, "reset", func(ctx context.Context, t *phases.Target) error {
 		view := newView(o.out())
 		defer view.close()
+		name, socket, err := phases.NodeOf(ctx, t.Host)
+		if err != nil {
+			return err
+		}
+		o.nodeName = name
+		if o.socket = cmp.Or(o.socket, socket); o.socket == "" && len(t.Facts.Sockets) > 1 {
+			return misuse(fmt.Errorf("several container runtimes are here (%s), and nothing says which one the pods are in: name it with --cri-socket", strings.Join(t.Facts.Sockets, ", ")))
+		}
 		if err := o.complete(&config.Cluster{}, t, config.WorkerRole); err != nil {
 			return err
 		}
 		t.Report = view.event
 		phases.OpenDoors(ctx, t)
-		_, err := o.runOrPlan(ctx, phases.Reset(), t, view)
+		_, err = o.runOrPlan(ctx, phases.Reset(), t, view)
 		return err
 	})
 }
