@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -148,11 +149,14 @@ func (t *Target) writeEtcd(ctx context.Context, members []string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.note(ctx, Step{Kind: aData, Name: t.Cluster.Spec.Etcd.DataDir}); err != nil {
-		return err
+	dir := t.Cluster.Spec.Etcd.DataDir
+	if t.Journal != nil && !slices.ContainsFunc(t.Journal.things(aData), func(s Step) bool { return s.Name == dir }) {
+		if err := t.note(ctx, Step{Kind: aData, Name: dir}); err != nil {
+			return err
+		}
 	}
 	// The folder first, or the kubelet would make it, readable by all.
-	_, err = t.write(ctx, host.File{Path: t.Cluster.Spec.Etcd.DataDir, Dir: true, Mode: 0o700}, f)
+	_, err = t.write(ctx, host.File{Path: dir, Dir: true, Mode: 0o700}, f)
 	return err
 }
 
