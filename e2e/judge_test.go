@@ -69,6 +69,7 @@ func TestKubeadmAsJudge(t *testing.T) {
 // resetKubeadms wants what `kubeadm reset` removes to go, and what it leaves of the pod
 // network as well; and what it does not touch to stay.
 func resetKubeadms(ctx context.Context, t *testing.T, h *lab.Host) {
+	run(ctx, t, h, "rm", "-r", "/var/lib/kubewright") // the host was prepared by our phases: kubeadm's hosts are not
 	kubewright(ctx, t, h, "reset", "--yes")
 	left := run(ctx, t, h, "sh", "-c", `find /etc/kubernetes /var/lib/kubelet /var/lib/etcd /etc/cni/net.d /var/lib/cni -type f; ls -d /var/lib/kubewright 2>/dev/null; crictl pods -q
 		iptables-save | grep -e KUBE- -e CNI- -e FLANNEL -e flanneld; ip6tables-save | grep KUBE-; ls -d /sys/class/net/cni0 /sys/class/net/flannel.1 2>/dev/null
