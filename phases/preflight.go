@@ -109,7 +109,7 @@ func (t *Target) verifyBundle(ctx context.Context) error {
 	if t.Bundle == nil {
 		return nil
 	}
-	wanted, _, err := t.installs(ctx)
+	wanted, _, _, err := t.installs(ctx)
 	if err != nil {
 		return err
 	}

@@ -100,32 +100,29 @@ func (t *Target) wantedFiles() []bundle.Artifact {
 	return wanted
 }
 
-// installs are the files that a host needs and has not.
-func (t *Target) installs(ctx context.Context) (artifacts []bundle.Artifact, files []host.File, err error) {
+// installs are the files that a host needs and has not, and of those that it has, which
+// had to be read to know.
+func (t *Target) installs(ctx context.Context) (artifacts []bundle.Artifact, files, read []host.File, err error) {
 	for _, a := range t.wantedFiles() {
 		f := host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))}
-		same, err := t.same(ctx, f)
+		infos, err := t.Host.Stat(ctx, f.Path)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		if !same {
-			artifacts, files = append(artifacts, a), append(files, f)
+		if info, ok := infos[f.Path]; ok && t.Journal != nil && t.Journal.wrote(f, info) {
+			continue
 		}
+		action, err := host.Compare(ctx, t.Host, f)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if action == "" {
+			read = append(read, f)
+			continue
+		}
+		artifacts, files = append(artifacts, a), append(files, f)
 	}
-	return artifacts, files, nil
-}
-
-// same tells whether a file is as wanted.
-func (t *Target) same(ctx context.Context, f host.File) (bool, error) {
-	infos, err := t.Host.Stat(ctx, f.Path)
-	if err != nil {
-		return false, err
-	}
-	if info, ok := infos[f.Path]; ok && t.Journal != nil && t.Journal.wrote(f, info) {
-		return true, nil
-	}
-	action, err := host.Compare(ctx, t.Host, f)
-	return action == "", err
+	return artifacts, files, read, nil
 }
 
 // destination of an artifact on this host; empty where the host does not need it.
@@ -170,9 +167,14 @@ func install(ctx context.Context, t *Target) error {
 	if len(t.wantedFiles()) == 0 && t.Facts.Commands["kubelet"] == "" {
 		return errNoKubelet
 	}
-	_, files, err := t.installs(ctx)
+	_, files, read, err := t.installs(ctx)
 	if err != nil {
 		return err
+	}
+	if h, ok := t.Host.(journaled); ok {
+		if err := h.stamp(ctx, read); err != nil { // the next run need not read them
+			return err
+		}
 	}
 	if _, err := t.write(ctx, files...); err != nil {
 		return err
