@@ -27,7 +27,7 @@ func VerifyClusterInfo(cm *corev1.ConfigMap, t Token, pins []string, skipCA bool
 	if len(pins) == 0 && !skipCA {
 		return "", nil, errors.New("no CA pin: give --discovery-token-ca-cert-hash, as the join command has it, or accept any CA with --discovery-token-unsafe-skip-ca-verification")
 	}
-	if err := checkPins(pins); err != nil {
+	if err := CheckPins(pins); err != nil {
 		return "", nil, err
 	}
 	kubeconfig := cm.Data[api.KubeConfigKey]
@@ -64,7 +64,8 @@ func VerifyClusterInfo(cm *corev1.ConfigMap, t Token, pins []string, skipCA bool
 	return server, ca, nil
 }
 
-func checkPins(pins []string) error {
+// CheckPins wants pins to be sha256:HEX.
+func CheckPins(pins []string) error {
 	for _, pin := range pins {
 		digest, ok := strings.CutPrefix(strings.ToLower(pin), "sha256:")
 		if raw, err := hex.DecodeString(digest); !ok || err != nil || len(raw) != sha256.Size {

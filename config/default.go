@@ -21,6 +21,13 @@ var catalogue = Versions{
 	Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10",
 }
 
+// Versions are those that a document names.
+func (c *Cluster) Versions() Versions {
+	s := c.Spec
+	_, pause, _ := strings.Cut(s.Runtime.SandboxImage, "/pause:")
+	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version}
+}
+
 // Default fills what the document leaves open, first from v, then from the catalogue.
 func (c *Cluster) Default(v Versions) {
 	set(&c.APIVersion, APIVersion)

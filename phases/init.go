@@ -257,6 +257,8 @@ func uploadConfig(ctx context.Context, t *Target) error {
 	lock := ""
 	if t.Bundle != nil {
 		lock = t.Bundle.Lock().Digest()
+	} else if live, err := t.API.Get(ctx, ref("v1", "ConfigMap", "kube-system", addons.ConfigName)); err == nil {
+		lock, _, _ = unstructured.NestedString(live.Object, "data", addons.LockKey) // that of before holds
 	}
 	own, err := addons.KubewrightConfig(t.Cluster, lock)
 	if err != nil {

@@ -55,6 +55,37 @@ func NodeOf(ctx context.Context, h host.Host) (name, socket string, err error) {
 	return name, socket, err
 }
 
+// OtherCluster refuses to init a host that is a node of another cluster already, or a worker of one.
+func OtherCluster(ctx context.Context, t *Target) error {
+	worker := !t.Facts.Present[pki.AdminConf] && !t.Facts.Present[manifests.Path(manifests.APIServer)]
+	path := pki.AdminConf
+	if worker {
+		path = pki.KubeletConf
+	}
+	b, err := t.Host.ReadFile(ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	conf, err := clientcmd.Load(b)
+	if err != nil {
+		return nil // said with all that is wrong with certificates
+	}
+	for _, c := range conf.Clusters {
+		at := strings.TrimPrefix(c.Server, "https://")
+		switch {
+		case c.Server == pki.ControlPlaneURL(t.Cluster, t.Node), c.Server == pki.LocalURL(t.Cluster, t.Node):
+		case worker:
+			return &NotReadyError{fmt.Errorf("this host is a node of the cluster at %s already: take it out with `kubewright reset` before it gets one of its own", at)}
+		case t.Facts.Present[manifests.Path(manifests.APIServer)]:
+			return &NotReadyError{fmt.Errorf("this host is a control plane of the cluster at %s already, and this init would make one at %s: give it --control-plane-endpoint %s, or the document that it was made with; or take it out with `kubewright reset`", at, strings.TrimPrefix(pki.ControlPlaneURL(t.Cluster, t.Node), "https://"), at)}
+		}
+	}
+	return nil
+}
+
 // OpenDoors gives a target that is to be reset what this host can reach its cluster with.
 func OpenDoors(ctx context.Context, t *Target) {
 	api, path, err := t.apiOfHost(ctx)

@@ -204,7 +204,7 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
 		// With an admin.conf it is an init that was cut short, which goes on.
 		if f.Present[pki.KubeletConf] && !f.Present[pki.AdminConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
-			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node of another cluster already: take it out with `kubewright reset`")
+			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node already, of this cluster or of another: take it out with `kubewright reset` first")
 		}
 	} else if f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] {
 		add("DirAvailable--etc-kubernetes-manifests", "this host is a control plane already: take it out with `kubewright reset` before it joins as a worker")

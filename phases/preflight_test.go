@@ -107,7 +107,7 @@ func TestPreflightFindings(t *testing.T) {
 			manifests+"etcd.yaml", manifests+"kube-apiserver.yaml", manifests+"kube-controller-manager.yaml", manifests+"kube-scheduler.yaml")), nil},
 
 		"data of another etcd":     {cp, has("/var/lib/etcd/member"), []string{"[DirAvailable--var-lib-etcd] /var/lib/etcd holds the data of another cluster: if nobody needs them, remove them with `kubewright reset`"}},
-		"a node that became one":   {cp, has(pki.KubeletConf, "/var/lib/kubelet/config.yaml"), []string{"[FileAvailable--etc-kubernetes-kubelet.conf] this host is a node of another cluster already: take it out with `kubewright reset`"}},
+		"a node that became one":   {cp, has(pki.KubeletConf, "/var/lib/kubelet/config.yaml"), []string{"[FileAvailable--etc-kubernetes-kubelet.conf] this host is a node already, of this cluster or of another: take it out with `kubewright reset` first"}},
 		"an init that was cut off": {cp, has(pki.KubeletConf), nil},
 		"a control plane joins":    {worker, has(manifests + "kube-apiserver.yaml"), []string{"[DirAvailable--etc-kubernetes-manifests] this host is a control plane already: take it out with `kubewright reset` before it joins as a worker"}},
 

@@ -43,7 +43,7 @@ func newConfig(out func() output) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := load(true)
 			if err != nil {
-				return err
+				return misuse(err)
 			}
 			if c == nil {
 				return fmt.Errorf("%s: a JoinConfiguration alone describes no cluster", file)
@@ -63,10 +63,10 @@ func newConfig(out func() output) *cobra.Command {
 		Example: "  kubewright config validate --config cluster.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return errors.New("name the document with --config FILE")
+				return misuse(errors.New("name the document with --config FILE"))
 			}
 			if _, err := load(false); err != nil {
-				return err
+				return misuse(err)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", file)
 			return err

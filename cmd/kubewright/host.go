@@ -35,6 +35,7 @@ type hostOptions struct {
 	kubeadm   bool        // the document is one of kubeadm's
 	keyFile   string
 	key       string
+	live      config.Versions // of the cluster whose control plane this host is
 	out       func() output
 }
 
@@ -90,7 +91,7 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 	}
 	if o.bundle != "" {
 		if t.Bundle, err = bundle.Open(o.bundle); err != nil {
-			return err
+			return misuse(err)
 		}
 	}
 	if t.Facts, err = phases.Facts(ctx, t.Host); err != nil {
@@ -109,7 +110,7 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 	}
 	set(&c.Spec.Patches, o.patches)
 	o.addOwn(c, t, role)
-	var v config.Versions
+	v := o.live // where nobody says otherwise, what runs goes on
 	if t.Bundle != nil {
 		v = t.Bundle.Versions("linux/" + t.Facts.Machine)
 	}

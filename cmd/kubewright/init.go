@@ -262,7 +262,15 @@ is installed yet. The token is a secret:
 
 // prepare reads everything that phases need, and changes nothing.
 func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.Cluster) (err error) {
+	if !freshHost(t) && t.Bundle == nil {
+		if live, err := phases.LiveCluster(ctx, t.Host); err == nil {
+			o.live = live.Versions()
+		}
+	}
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
+		return err
+	}
+	if err := phases.OtherCluster(ctx, t); err != nil {
 		return err
 	}
 	existing, err := phases.Existing(ctx, t.Host, t.Node)

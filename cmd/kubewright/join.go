@@ -140,6 +140,9 @@ func (o *joinOptions) inputs(ctx context.Context, args []string, chosen []phases
 	if !o.controlPlane && (in.key != (addons.CertificateKey{}) || o.bindPort != 0) {
 		return in, errors.New("--certificate-key and --apiserver-bind-port are for control planes: add --control-plane, or leave them out")
 	}
+	if err := addons.CheckPins(found.Pins); err != nil {
+		return in, fmt.Errorf("--discovery-token-ca-cert-hash, or caCertHashes: %w", err)
+	}
 	in.how, err = discoverOptions(ctx, found)
 	in.where = cmp.Or(in.how.Endpoint, "the cluster of "+found.File)
 	return in, err

@@ -116,7 +116,7 @@ kubeadm has no word for the pod network: it is flannel where they give podSubnet
 		Example: "  kubewright config migrate --config kubeadm.yaml > cluster.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if *file == "" {
-				return errors.New("name kubeadm's documents with --config FILE")
+				return misuse(errors.New("name kubeadm's documents with --config FILE"))
 			}
 			v, err := versions()
 			if err != nil {
@@ -124,7 +124,7 @@ kubeadm has no word for the pod network: it is flannel where they give podSubnet
 			}
 			document, unkept, err := migrate(*file, v)
 			if err != nil {
-				return err
+				return misuse(err)
 			}
 			if len(unkept) > 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "not in the Cluster document:\n  - %s\n", strings.Join(unkept, "\n  - "))

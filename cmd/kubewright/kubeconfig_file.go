@@ -72,7 +72,7 @@ func editKubeconfig(ctx context.Context, path string, wait time.Duration, change
 		return false, err
 	}
 	if filepath.Dir(target) == filepath.Dir(pki.AdminConf) { // root's KUBECONFIG often leads there
-		return false, fmt.Errorf("%s is the cluster's own, and is left as it is: name a kubeconfig of yours with --kubeconfig", target)
+		return false, fmt.Errorf("%s is the cluster's own, and is left as it is: name a kubeconfig of yours with --kubeconfig, or unset KUBECONFIG for that in your home", target)
 	}
 	unlock, err := lockKubeconfig(ctx, path, wait)
 	if err != nil {

@@ -86,7 +86,26 @@ func (o *hostOptions) reset(ctx context.Context) error {
 		}
 		t.Report = view.event
 		phases.OpenDoors(ctx, t)
-		_, err = o.runOrPlan(ctx, phases.Reset(), t, view)
-		return err
+		done, err := o.runOrPlan(ctx, phases.Reset(), t, view)
+		if err != nil || !done {
+			return err
+		}
+		view.close()
+		if o.out() == "json" {
+			view.result(struct {
+				Kind string `json:"kind"`
+				Node string `json:"node"`
+			}{"Reset", t.Node.Name})
+			return nil
+		}
+		fmt.Printf(resetDone, t.Node.Name)
+		return nil
 	})
 }
+
+const resetDone = `
+%[1]s is out of its cluster. What was kept is said above; beside it there is left: /var/log, and contexts
+in your own kubeconfig (kubewright kubeconfig remove NAME). A worker's Node goes with, from elsewhere:
+
+  kubectl delete node %[1]s
+`

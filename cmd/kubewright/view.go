@@ -72,7 +72,7 @@ func (v *view) line(e phases.Event) string {
 	case phases.Failed:
 		return v.paint(e.State, fmt.Sprintf("x %-26s %s", e.Phase, "failed")) // the message comes at the end
 	case phases.Blocked:
-		state = "not started"
+		return "" // of what failed, the error speaks
 	}
 	mark := "  "
 	if e.State == phases.Done {
