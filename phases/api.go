@@ -184,7 +184,7 @@ func (c *Client) apply(ctx context.Context, o addons.Object) (changed string, er
 		switch {
 		case err != nil && !notYet(err) && !c.inFlight(ctx, o, err):
 			return finalError{fmt.Errorf("%s: %w", what, err)}
-		case err == nil && (before == nil || before.GetResourceVersion() != after.GetResourceVersion()):
+		case err == nil && !same(before, after): // not by their versions: controllers write to status meanwhile
 			changed = describe(o)
 		}
 		return err
