@@ -243,6 +243,11 @@ func secondInit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.WaitReady(ctx); err != nil {
 		t.Error(err)
 	}
+	// Without the bundle, what runs goes on.
+	if plan := plannedOn(ctx, t, c.ControlPlane, "init", "--config", "/root/cluster.yaml"); len(plan) > 0 {
+		t.Errorf("init without the bundle would %v", plan)
+	}
+	refusedWith(ctx, t, c.Workers[0], 3, append([]string{tool, "init"}, cluster.Bundle...), "this host is a node of the cluster at "+c.ControlPlane.IP+":6443 already", "kubewright reset")
 }
 
 // upgradePlan wants kubeadm to find everything that it would upgrade. Where to is said, as
