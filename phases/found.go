@@ -139,9 +139,12 @@ func unknownTo(known, now []string) (news []string) {
 	return news
 }
 
+// counts tells that what was here is known, and worth keeping.
+func (f *Found) counts() bool { return f != nil && !f.Node }
+
 // hadPath tells whether a path was there before the first change.
 func (f *Found) hadPath(p string) bool {
-	if f == nil || f.Node {
+	if !f.counts() {
 		return false
 	}
 	if slices.Contains(f.Files, p) {

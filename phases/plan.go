@@ -49,13 +49,9 @@ func Plan(ctx context.Context, list []Phase, t *Target, skip []string) ([]Planne
 		}
 	}
 	if live, ok := t.API.(*Client); ok {
-		looked, cancel := context.WithTimeout(ctx, 2*time.Second)
-		if live.Ready(looked, "/readyz") == nil {
+		if live.Ready(ctx, "/readyz") == nil { // bounds itself
 			inAPI.Live = live
 		}
-		cancel()
-	}
-	if _, ok := t.API.(*Client); ok {
 		own.API = inAPI
 	}
 	if t.Discover != nil {

@@ -38,15 +38,20 @@ func Reset() []Phase {
 }
 
 func stopKubelet(ctx context.Context, t *Target) error {
-	if !t.Facts.Present["/run/systemd/system"] {
+	if !t.Facts.Systemd {
 		return nil
 	}
-	// Not is-active: a kubelet that crashes and is restarted is not active, and would come back.
-	state, err := t.unitState(ctx, "kubelet")
+	return t.stopUnit(ctx, "kubelet")
+}
+
+// stopUnit has a unit neither run now nor after a reboot.
+func (t *Target) stopUnit(ctx context.Context, unit string) error {
+	// Not is-active: a unit that crashes and is restarted is not active, and would come back.
+	state, err := t.unitState(ctx, unit)
 	if err != nil || state == "disabled inactive" || state == " inactive" {
 		return err
 	}
-	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "kubelet")
+	return t.do(ctx, "systemctl", "disable", "--quiet", "--now", unit)
 }
 
 // crictl is the beginning of a command. Its own limit of two seconds is less than a busy
@@ -126,7 +131,7 @@ func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	mounts := append(mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), mountsBelow(string(b), "/run/netns/cni-")...)
-	if found := t.found(); found != nil && !found.Node {
+	if found := t.found(); found.counts() {
 		mounts = slices.DeleteFunc(mounts, func(m string) bool { return slices.Contains(found.Mounts, m) })
 	}
 	return mounts, nil
@@ -148,11 +153,7 @@ func mountsBelow(mounts, prefix string) (points []string) {
 // stopRuntime stops containerd where its unit is ours; the host's own loses our images.
 func stopRuntime(ctx context.Context, t *Target) error {
 	if t.ourRuntime() {
-		state, err := t.unitState(ctx, "containerd")
-		if err != nil || state == "disabled inactive" || state == " inactive" {
-			return err
-		}
-		return t.do(ctx, "systemctl", "disable", "--quiet", "--now", "containerd")
+		return t.stopUnit(ctx, "containerd")
 	}
 	if t.Journal == nil {
 		return nil
@@ -201,11 +202,11 @@ func removeFiles(ctx context.Context, t *Target) error {
 		return fmt.Errorf("%s is still mounted: nothing is removed while it is; unmount it and run reset again", strings.Join(mounts, ", "))
 	}
 	found := t.found()
-	if err := t.removeEtcdData(ctx, found); err != nil {
+	if err := t.removeEtcdData(ctx); err != nil {
 		return err
 	}
 	dirs := ownDirs(t.ourRuntime())
-	if found != nil && !found.Node {
+	if found.counts() {
 		dirs = append(dirs, laterDirs...)
 	}
 	// With a journal that does not say what was here, what it names goes, and no more.
@@ -222,17 +223,17 @@ func removeFiles(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	remove := []string{"rm", "-f", "--"}
+	var remove []string
 	for _, f := range ownFiles {
 		// One that was there is ours only by what was written to it, which restore knows.
 		if _, ok := infos[f]; ok && !found.hadPath(f) && !blind {
 			remove = append(remove, f)
 		}
 	}
-	if len(remove) == 3 {
+	if len(remove) == 0 {
 		return nil
 	}
-	return t.do(ctx, remove...)
+	return t.do(ctx, append([]string{"rm", "-f", "--"}, remove...)...)
 }
 
 // empty removes what was not in a folder before, and the folder if it was not there.
@@ -244,27 +245,31 @@ func (t *Target) empty(ctx context.Context, dir string, found *Found) error {
 	if err != nil {
 		return err
 	}
-	paths := []string{dir}
-	if found == nil || found.Node || found.hadPath(dir) {
-		var known []string
-		if found != nil && !found.Node {
-			known = found.Paths[dir]
+	var known []string
+	if found.counts() {
+		if !found.hadPath(dir) {
+			return t.remove(ctx, dir)
 		}
-		paths = nil
-		for _, n := range unknownTo(known, names) {
-			paths = append(paths, path.Join(dir, n))
-		}
+		known = found.Paths[dir]
 	}
+	var paths []string
+	for _, n := range unknownTo(known, names) {
+		paths = append(paths, path.Join(dir, n))
+	}
+	return t.remove(ctx, paths...)
+}
+
+// remove removes all of these, on one file system: a disk that is mounted there keeps its content.
+func (t *Target) remove(ctx context.Context, paths ...string) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	// One file system: a disk that is mounted there keeps its content.
 	return t.do(ctx, append([]string{"rm", "-rf", "--one-file-system", "--"}, paths...)...)
 }
 
 // removeEtcdData removes what the etcd of this host has put into its folder, where there was
 // one: an etcd that runs beside Kubernetes is somebody else's.
-func (t *Target) removeEtcdData(ctx context.Context, found *Found) error {
+func (t *Target) removeEtcdData(ctx context.Context) error {
 	infos, err := t.Host.Stat(ctx, manifests.Path(manifests.Etcd))
 	if err != nil {
 		return err
@@ -282,7 +287,7 @@ func (t *Target) removeEtcdData(ctx context.Context, found *Found) error {
 			dirs = append(dirs, s.Name)
 		}
 	}
-	remove := []string{"rm", "-rf", "--one-file-system", "--"}
+	var remove []string
 	for _, dir := range dirs {
 		names, err := t.Host.List(ctx, dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -294,10 +299,7 @@ func (t *Target) removeEtcdData(ctx context.Context, found *Found) error {
 			}
 		}
 	}
-	if len(remove) == 4 {
-		return nil
-	}
-	return t.do(ctx, remove...)
+	return t.remove(ctx, remove...)
 }
 
 // etcdData is where etcd of this host keeps its data, by its manifest.

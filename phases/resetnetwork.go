@@ -23,7 +23,7 @@ func cleanNetwork(ctx context.Context, t *Target) error {
 		if err != nil {
 			return err
 		}
-		if len(infos) > 0 && !(found != nil && !found.Node && slices.Contains(found.Links, link)) {
+		if len(infos) > 0 && !(found.counts() && slices.Contains(found.Links, link)) {
 			if err := t.do(ctx, "ip", "link", "delete", link); err != nil {
 				return err
 			}
@@ -62,7 +62,7 @@ func withoutOurs(save []byte, family string, removed map[string]int, found *Foun
 	var out, rules, flushes, chains []byte
 	table := ""
 	mine := func(chain string) bool { // and not there before: others have CNI plugins, too
-		return ours(chain) && !(found != nil && !found.Node && slices.Contains(found.Tables, family+" "+table+" "+chain))
+		return ours(chain) && !(found.counts() && slices.Contains(found.Tables, family+" "+table+" "+chain))
 	}
 	for line := range strings.Lines(string(save)) {
 		line = strings.TrimSpace(line)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -28,10 +29,17 @@ func restore(ctx context.Context, t *Target) error {
 		t.notice("line %d of %s cannot be read: what it was about, if it was done, is not undone", line, journalPath)
 	}
 	kept := map[string]bool{} // folders that others use now
-	for _, step := range []func(context.Context, map[string]bool) error{t.restoreUnits, t.restoreFiles, t.restoreSysctls, t.removeSharedDirs} {
-		if err := step(ctx, kept); err != nil {
-			return err
-		}
+	if err := t.restoreUnits(ctx); err != nil {
+		return err
+	}
+	if err := t.restoreFiles(ctx, kept); err != nil {
+		return err
+	}
+	if err := t.restoreSysctls(ctx); err != nil {
+		return err
+	}
+	if err := t.removeSharedDirs(ctx, kept); err != nil {
+		return err
 	}
 	if len(t.Journal.bad) > 0 {
 		if err := t.nameForgotten(ctx); err != nil {
@@ -65,7 +73,7 @@ func (t *Target) nameForgotten(ctx context.Context) error {
 	return nil
 }
 
-func (t *Target) restoreUnits(ctx context.Context, _ map[string]bool) error {
+func (t *Target) restoreUnits(ctx context.Context) error {
 	for _, s := range t.Journal.things(aUnit) {
 		now, err := t.unitState(ctx, s.Name)
 		if err != nil {
@@ -184,18 +192,20 @@ func (t *Target) restoreFile(ctx context.Context, s Step) error {
 		}
 		// With owner and times, as it was copied; and whole, or not at all.
 		temporary := host.Temporary(s.Name)
-		if err := t.do(ctx, "cp", "--archive", "--", beforePath(s.Before), temporary); err != nil {
+		if err := t.do(ctx, "cp", "--archive", "--", kept, temporary); err != nil {
 			return err
 		}
 		return t.do(ctx, "mv", "--", temporary, s.Name)
 	}
 }
 
-func (t *Target) restoreSysctls(ctx context.Context, _ map[string]bool) error {
+func (t *Target) restoreSysctls(ctx context.Context) error {
 	before, made := map[string]string{}, map[string]string{}
-	for _, s := range manifests.NodeSysctls() {
-		if v, ok := t.Journal.foundSysctl(s.Name); ok {
-			before[s.Name], made[s.Name] = v, s.Value
+	if found := t.found(); found != nil {
+		for _, s := range manifests.NodeSysctls() {
+			if v, ok := found.Sysctls[s.Name]; ok {
+				before[s.Name], made[s.Name] = v, s.Value
+			}
 		}
 	}
 	for _, s := range t.Journal.things(aSysctl) {
@@ -204,12 +214,7 @@ func (t *Target) restoreSysctls(ctx context.Context, _ map[string]bool) error {
 		}
 		made[s.Name] = s.After
 	}
-	names := make([]string, 0, len(before))
-	for name := range before {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
 		now, err := t.sysctl(ctx, name)
 		switch {
 		case err != nil || now == before[name]:
@@ -224,17 +229,9 @@ func (t *Target) restoreSysctls(ctx context.Context, _ map[string]bool) error {
 	return nil
 }
 
-func (j *Journal) foundSysctl(name string) (string, bool) {
-	if j.found == nil {
-		return "", false
-	}
-	v, ok := j.found.Sysctls[name]
-	return v, ok
-}
-
 func (t *Target) removeSharedDirs(ctx context.Context, kept map[string]bool) error {
 	found := t.found()
-	if found == nil || found.Node {
+	if !found.counts() {
 		return nil
 	}
 	for _, dir := range sharedDirs {

@@ -218,10 +218,10 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		return err
 	}
 	view.close()
-	if !whole || early && o.out() == "json" {
-		if uploadsAlone(list) {
-			return o.printKey(t)
-		}
+	switch {
+	case uploadsAlone(list):
+		return o.printKey(t)
+	case !whole, early && o.out() == "json":
 		return nil
 	}
 	if err := o.joinCommands(ctx, t, &result); err != nil {
