@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +47,8 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"run", "--detach", "--name", h.id, "--hostname", h.Name, "--label", label + "=" + l.name,
+	args := []string{"run", "--detach", "--name", h.id, "--hostname", h.Name,
+		"--label", label + "=" + l.name, "--label", hostLabel + "=" + h.Name, "--label", ipLabel + "=" + h.IP,
 		"--network", l.Engine.networkName(l.name), "--ip", h.IP, "--network-alias", h.Name,
 		// All that systemd, a kubelet and containers in a container need; cgroups of its own, so that hosts side by side
 		// each have their /kubepods.
@@ -213,34 +213,19 @@ func (h *Host) Remove(ctx context.Context) error {
 // Status of a host, for people.
 type Status struct{ Lab, Host, IP, State string }
 
-// Status of all hosts of all labs, sorted by lab and name.
+// Status of all hosts of all labs, sorted by lab and name. One list from the engine: to ask about each host in turn
+// fails when another process removes one in between.
 func (e *Engine) Status(ctx context.Context) ([]Status, error) {
-	ids, err := e.docker(ctx, nil, "ps", "-aq", "--filter", "label="+label)
-	if err != nil || ids == "" {
-		return nil, err
-	}
-	out, err := e.docker(ctx, nil, append([]string{"inspect"}, strings.Fields(ids)...)...)
+	format := fmt.Sprintf(`{{.Label %q}}\t{{.Label %q}}\t{{.Label %q}}\t{{.State}}`, label, hostLabel, ipLabel)
+	out, err := e.docker(ctx, nil, "ps", "--all", "--filter", "label="+label, "--format", format)
 	if err != nil {
 		return nil, err
 	}
-	var containers []struct {
-		State  struct{ Status string }
-		Config struct {
-			Hostname string
-			Labels   map[string]string
-		}
-		NetworkSettings struct {
-			Networks map[string]struct{ IPAMConfig struct{ IPv4Address string } }
-		}
-	}
-	if err := json.Unmarshal([]byte(out), &containers); err != nil {
-		return nil, fmt.Errorf("read docker inspect: %w", err)
-	}
 	var all []Status
-	for _, c := range containers {
-		s := Status{Lab: c.Config.Labels[label], Host: c.Config.Hostname, State: c.State.Status}
-		s.IP = c.NetworkSettings.Networks[e.networkName(s.Lab)].IPAMConfig.IPv4Address
-		all = append(all, s)
+	for line := range strings.Lines(out) {
+		if f := strings.Split(strings.TrimSpace(line), "\t"); len(f) == 4 {
+			all = append(all, Status{Lab: f[0], Host: f[1], IP: f[2], State: f[3]})
+		}
 	}
 	sortStatus(all)
 	return all, nil

@@ -57,6 +57,12 @@ type Lab struct {
 // The label that all containers, networks and volumes of a lab carry; its value is the lab's name.
 const label = "kubewright.lab"
 
+// The labels by which a host is found again.
+const (
+	hostLabel = "kubewright.lab.host"
+	ipLabel   = "kubewright.lab.ip"
+)
+
 var labName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 // New makes an empty lab: packages installed, a bundle built, an engine running, a network. What a killed run of the same name
