@@ -58,7 +58,27 @@ type Artifact struct {
 	Platform string `json:"platform"`          // linux/amd64
 	Digest   string `json:"digest"`            // sha256:<hex> of the file, or of the image's manifest
 	Size     int64  `json:"size"`              // bytes of the file, or of all distinct blobs of the image with its manifest
+	// Source of a file that upstream publishes; an image's name says it.
+	Source *Source `json:"source,omitempty"`
+	// Verified tells how the digest was known to be right when the lock was made: catalogue,
+	// signature, tls, or several with a comma between. Empty: by whoever made the lock.
+	Verified string `json:"verified,omitempty"`
 }
+
+// Source is where a file can be downloaded.
+type Source struct {
+	URL string `json:"url"`
+	// Of a file that comes in an archive: the sha256:<hex> of the archive, and its path there.
+	Archive string `json:"archive,omitempty"`
+	Member  string `json:"member,omitempty"`
+}
+
+// How a digest was known to be right.
+const (
+	ByCatalogue = "catalogue" // the built-in catalogue, or one that the user named, holds it
+	BySignature = "signature" // the project has signed it
+	ByTLS       = "tls"       // its registry or publisher said so, over TLS
+)
 
 // String is how errors name the artifact: "kubelet v1.36.3".
 func (a Artifact) String() string {

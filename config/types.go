@@ -45,6 +45,7 @@ type Spec struct {
 	DNS               DNS          `json:"dns"`
 	PKI               PKI          `json:"pki"`
 	Runtime           Runtime      `json:"runtime"`
+	Artifacts         Artifacts    `json:"artifacts,omitzero"`
 	// Kubelet is merged over the defaults; the fields are those of a
 	// kubelet.config.k8s.io/v1beta1 KubeletConfiguration and checked as such.
 	Kubelet map[string]any `json:"kubelet,omitempty"`
@@ -159,6 +160,32 @@ type Runtime struct {
 	// one that is found on a host, else containerd's.
 	Socket       string `json:"socket,omitempty"`
 	SandboxImage string `json:"sandboxImage"` // the pause image
+}
+
+// Artifacts is where binaries and images come from, where no bundle holds them.
+type Artifacts struct {
+	// Mirror is an HTTP address that takes the place of upstream's: a file that upstream has at
+	// https://HOST/PATH is at MIRROR/HOST/PATH there, or, in a folder that `bundle push` filled, at
+	// MIRROR/blobs/sha256/HEX.
+	Mirror string `json:"mirror,omitempty"`
+	// CA is trusted for the mirror beside the system's, PEM.
+	CA string `json:"ca,omitempty"`
+	// Versions of containerd, runc, crictl and cni-plugins, v2.3.4, say. Empty: those of the catalogue.
+	Versions   map[string]string `json:"versions,omitempty"`
+	Registries []Registry        `json:"registries,omitempty"`
+}
+
+// Registry tells where the images of a registry are pulled from: by us, and later by
+// the container runtime of each host.
+type Registry struct {
+	Host string `json:"host"` // registry.k8s.io; "*" is every other
+	// Mirrors are asked first, in their order: https://harbor.example.com/k8s has k8s/pause
+	// where registry.k8s.io has pause.
+	Mirrors []string `json:"mirrors"`
+	// CA is trusted for the mirrors beside the system's, PEM.
+	CA string `json:"ca,omitempty"`
+	// Exclusive forbids to ask the registry itself when no mirror has an image.
+	Exclusive bool `json:"exclusive,omitempty"`
 }
 
 // Timeouts bound each wait, as kubeadm's fields of the same names.
