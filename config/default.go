@@ -15,10 +15,28 @@ type Versions struct {
 	Flannel    string // v0.28.10
 }
 
-// Catalogue is what is used where neither the document nor a bundle says.
-// Etcd, CoreDNS and pause are those of kubeadm v1.36.3, constants.go.
-var catalogue = Versions{
-	Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10",
+// catalogue is what is used where neither the document nor a bundle says, a row for each minor
+// version of Kubernetes, the newest last. Etcd, CoreDNS and pause are those of kubeadm, constants.go.
+var catalogue = []Versions{
+	{Kubernetes: "v1.34.4", Etcd: "3.6.5-0", CoreDNS: "v1.12.1", Pause: "3.10.1", Flannel: "v0.28.10"},
+	{Kubernetes: "v1.35.4", Etcd: "3.6.6-0", CoreDNS: "v1.13.1", Pause: "3.10.1", Flannel: "v0.28.10"},
+	{Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10"},
+}
+
+// catalogued gives the row for a version of Kubernetes; for none, and for those that validation refuses, the newest.
+func catalogued(kubernetes string) Versions {
+	for _, row := range catalogue {
+		if minor(row.Kubernetes) == minor(kubernetes) {
+			return row
+		}
+	}
+	return catalogue[len(catalogue)-1]
+}
+
+// minor gives 1.36 of v1.36.3.
+func minor(version string) string {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	return strings.Join(parts[:min(len(parts), 2)], ".")
 }
 
 // Versions are those that a document names.
@@ -28,22 +46,23 @@ func (c *Cluster) Versions() Versions {
 	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version}
 }
 
-// Default fills what the document leaves open, first from v, then from the catalogue.
+// Default fills what the document leaves open, first from v, then with what goes with its version of Kubernetes.
 func (c *Cluster) Default(v Versions) {
 	set(&c.APIVersion, APIVersion)
 	set(&c.Kind, Kind)
 	set(&c.Metadata.Name, "kubernetes")
 	s := &c.Spec
-	set(&s.KubernetesVersion, v.Kubernetes, catalogue.Kubernetes)
+	set(&s.KubernetesVersion, v.Kubernetes, catalogued("").Kubernetes)
 	if !strings.HasPrefix(s.KubernetesVersion, "v") {
 		s.KubernetesVersion = "v" + s.KubernetesVersion // kubeadm takes both
 	}
+	row := catalogued(s.KubernetesVersion)
 	set(&s.ImageRepository, "registry.k8s.io")
 	if s.ControlPlane.BindPort == 0 {
 		s.ControlPlane.BindPort = 6443
 	}
 	if s.Etcd.External == nil {
-		set(&s.Etcd.ImageTag, v.Etcd, catalogue.Etcd)
+		set(&s.Etcd.ImageTag, v.Etcd, row.Etcd)
 		set(&s.Etcd.DataDir, "/var/lib/etcd")
 	}
 	set(&s.Network.ServiceCIDR, "10.96.0.0/12")
@@ -52,17 +71,17 @@ func (c *Cluster) Default(v Versions) {
 	if s.Network.CNI.Name == "flannel" {
 		set(&s.Network.PodCIDR, "10.244.0.0/16")
 		set(&s.Network.CNI.Flannel.Backend, "vxlan")
-		set(&s.Network.CNI.Flannel.Version, v.Flannel, catalogue.Flannel)
+		set(&s.Network.CNI.Flannel.Version, v.Flannel, row.Flannel)
 	}
 	set(&s.KubeProxy.Mode, "iptables")
-	set(&s.DNS.ImageTag, v.CoreDNS, catalogue.CoreDNS)
+	set(&s.DNS.ImageTag, v.CoreDNS, row.CoreDNS)
 	if s.DNS.Replicas == 0 {
 		s.DNS.Replicas = 2
 	}
 	set(&s.PKI.Algorithm, "ECDSA-P256")
 	wait(&s.PKI.Validity, 365*24*time.Hour)
 	wait(&s.PKI.CAValidity, 10*365*24*time.Hour)
-	set(&s.Runtime.SandboxImage, s.ImageRepository+"/pause:"+first(v.Pause, catalogue.Pause))
+	set(&s.Runtime.SandboxImage, s.ImageRepository+"/pause:"+first(v.Pause, row.Pause))
 	wait(&s.Timeouts.ControlPlaneComponentHealthCheck, 4*time.Minute)
 	wait(&s.Timeouts.KubeletHealthCheck, 4*time.Minute)
 	wait(&s.Timeouts.KubernetesAPICall, time.Minute)

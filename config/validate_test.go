@@ -188,6 +188,25 @@ spec:
 	}
 }
 
+func TestDefaultsGoWithTheVersionOfKubernetes(t *testing.T) {
+	for version, want := range map[string]Versions{
+		"":         {"v1.36.3", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"},
+		"v1.36.0":  {"v1.36.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"},
+		"1.35.8":   {"v1.35.8", "3.6.6-0", "v1.13.1", "3.10.1", "v0.28.10"},
+		"v1.34.11": {"v1.34.11", "3.6.5-0", "v1.12.1", "3.10.1", "v0.28.10"},
+		"v1.37.0":  {"v1.37.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"}, // Validate refuses it
+	} {
+		c := &Cluster{Spec: Spec{KubernetesVersion: version}}
+		c.Default(Versions{})
+		if got := c.Versions(); got != want {
+			t.Errorf("%q: %+v", version, got)
+		}
+	}
+	if len(catalogue) != len(minors) {
+		t.Errorf("%d rows for %d minor versions", len(catalogue), len(minors))
+	}
+}
+
 func TestDefaultPrefersTheDocumentThenTheBundle(t *testing.T) {
 	bundle := Versions{Kubernetes: "v1.35.4", Etcd: "3.5.0-0", CoreDNS: "v1.10.0", Pause: "3.9", Flannel: "v0.27.0"}
 	c := &Cluster{}
