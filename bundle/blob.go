@@ -40,13 +40,17 @@ func openBlob(dir string, b blob) (*blobReader, error) {
 		f.Close()
 		return nil, err
 	}
-	return &blobReader{f: f, want: b, hash: sha256.New()}, nil
+	return newBlobReader(f, b), nil
+}
+
+func newBlobReader(r io.ReadCloser, b blob) *blobReader {
+	return &blobReader{r: r, want: b, hash: sha256.New()}
 }
 
 // blobReader passes on a blob and checks it. It fails instead of returning the last bytes of a bad one: not at
 // EOF, because a reader that knows the size (io.CopyN, a tar) never comes that far.
 type blobReader struct {
-	f    *os.File
+	r    io.ReadCloser
 	want blob
 	hash hash.Hash
 	n    int64
@@ -57,7 +61,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	n, err := r.f.Read(p)
+	n, err := r.r.Read(p)
 	r.hash.Write(p[:n])
 	r.n += int64(n)
 	switch {
@@ -77,7 +81,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (r *blobReader) Close() error { return r.f.Close() }
+func (r *blobReader) Close() error { return r.r.Close() }
 
 // readBlob returns a small blob (a manifest, a config) whole.
 func readBlob(dir string, b blob) ([]byte, error) {
@@ -124,4 +128,13 @@ func (r contextReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(p)
+}
+
+// sizeOf a blob that is there and whole, as its digest shows.
+func sizeOf(ctx context.Context, dir, digest string) (int64, error) {
+	info, err := os.Stat(blobPath(dir, digest))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), checkBlob(ctx, dir, blob{digest, info.Size()}, nil)
 }

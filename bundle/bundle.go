@@ -21,8 +21,10 @@ import (
 
 // Bundle is a folder of artifacts, open for reading.
 type Bundle struct {
-	dir  string
-	lock Lock
+	dir    string
+	lock   Lock
+	cache  *Cache  // whose dir it is; nil: all blobs are there, or the bundle is damaged
+	remote *Remote // has what the cache lacks
 }
 
 // Open reads and validates the lock of the bundle in dir. It reads no blob: see Verify.
@@ -41,15 +43,11 @@ func Open(dir string) (*Bundle, error) {
 // Lock is what the bundle's own lock says.
 func (b *Bundle) Lock() Lock { return b.lock }
 
+// Remote tells that blobs may have to be fetched first: see Fetch.
+func (b *Bundle) Remote() bool { return b.remote != nil }
+
 // Find returns the artifact of that name for the platform.
-func (b *Bundle) Find(name, platform string) (Artifact, bool) {
-	for _, a := range b.lock.Artifacts {
-		if a.Name == name && a.Platform == platform {
-			return a, true
-		}
-	}
-	return Artifact{}, false
-}
+func (b *Bundle) Find(name, platform string) (Artifact, bool) { return b.lock.Find(name, platform) }
 
 // Images returns all images for the platform.
 func (b *Bundle) Images(platform string) []Artifact {
@@ -136,6 +134,10 @@ func (b *Bundle) Verify(ctx context.Context, artifacts []Artifact, progress func
 			err := checkBlob(ctx, b.dir, x, read)
 			mu.Lock()
 			defer mu.Unlock()
+			if err != nil && b.cache != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%w; it was removed from the cache: run the same again", err)
+				os.Remove(blobPath(b.dir, x.digest))
+			}
 			problems[x] = err
 			return nil
 		})

@@ -163,6 +163,16 @@ func (l Lock) Bytes() []byte {
 	return data
 }
 
+// Find returns the artifact of that name for the platform.
+func (l Lock) Find(name, platform string) (Artifact, bool) {
+	for _, a := range l.Artifacts {
+		if a.Name == name && a.Platform == platform {
+			return a, true
+		}
+	}
+	return Artifact{}, false
+}
+
 // Digest identifies the lock, and with it every byte that it pins. Comments and order do not count.
 func (l Lock) Digest() string { return host.Digest(l.Bytes()) }
 

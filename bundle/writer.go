@@ -60,7 +60,7 @@ func (w *Writer) AddFile(ctx context.Context, a Artifact, path string) error {
 		return fmt.Errorf("add %s: %w", a, err)
 	}
 	defer f.Close()
-	x, err := w.writeBlob(ctx, f, blob{})
+	x, err := writeBlob(ctx, w.dir, f, blob{})
 	if err != nil {
 		return fmt.Errorf("add %s: %w", a, err)
 	}
@@ -140,16 +140,16 @@ func (w *Writer) writeImage(ctx context.Context, name string, img v1.Image) (Art
 		if err != nil {
 			return a, fmt.Errorf("read layer %s: %w", want.digest, err)
 		}
-		_, err = w.writeBlob(ctx, r, want)
+		_, err = writeBlob(ctx, w.dir, r, want)
 		r.Close()
 		if err != nil {
 			return a, fmt.Errorf("layer %s: %w", want.digest, err)
 		}
 	}
-	if _, err := w.writeBlob(ctx, bytes.NewReader(rawConfig), blob{manifest.Config.Digest.String(), manifest.Config.Size}); err != nil {
+	if _, err := writeBlob(ctx, w.dir, bytes.NewReader(rawConfig), blob{manifest.Config.Digest.String(), manifest.Config.Size}); err != nil {
 		return a, fmt.Errorf("config: %w", err)
 	}
-	if _, err := w.writeBlob(ctx, bytes.NewReader(raw), blob{a.Digest, int64(len(raw))}); err != nil {
+	if _, err := writeBlob(ctx, w.dir, bytes.NewReader(raw), blob{a.Digest, int64(len(raw))}); err != nil {
 		return a, fmt.Errorf("manifest: %w", err)
 	}
 	return a, nil
@@ -157,8 +157,8 @@ func (w *Writer) writeImage(ctx context.Context, name string, img v1.Image) (Art
 
 // writeBlob stores r and returns its digest and size. If want is not zero, other bytes are refused.
 // Nothing has a blob's name before it is known to be right.
-func (w *Writer) writeBlob(ctx context.Context, r io.Reader, want blob) (blob, error) {
-	t, err := os.CreateTemp(filepath.Join(w.dir, blobsDir), newBlob)
+func writeBlob(ctx context.Context, dir string, r io.Reader, want blob) (blob, error) {
+	t, err := os.CreateTemp(filepath.Join(dir, blobsDir), newBlob)
 	if err != nil {
 		return blob{}, err
 	}
@@ -179,5 +179,5 @@ func (w *Writer) writeBlob(ctx context.Context, r io.Reader, want blob) (blob, e
 	if err := t.Close(); err != nil {
 		return blob{}, err
 	}
-	return got, os.Rename(t.Name(), blobPath(w.dir, got.digest))
+	return got, os.Rename(t.Name(), blobPath(dir, got.digest))
 }

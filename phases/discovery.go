@@ -31,6 +31,7 @@ type Discovery struct {
 	CA                   []byte          // PEM
 	Cluster              *config.Cluster // as the cluster keeps it, completed
 	KubeletConfiguration []byte          // YAML, of all nodes
+	Lock                 []byte          // of the cluster's artifacts; nil where it has none
 	API                  API             // with the rights of the bootstrap token
 }
 

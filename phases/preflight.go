@@ -104,9 +104,10 @@ func (t *Target) checkWritable(ctx context.Context) (out []Finding) {
 	return out
 }
 
-// verifyBundle reads what this host will take from the bundle, and no more.
+// verifyBundle reads what this host will take from the bundle, and no more. What is downloaded
+// is verified on the way.
 func (t *Target) verifyBundle(ctx context.Context) error {
-	if t.Bundle == nil {
+	if t.Bundle == nil || t.Bundle.Remote() {
 		return nil
 	}
 	wanted, _, _, err := t.installs(ctx)

@@ -21,9 +21,10 @@ import (
 func prepare() []Phase {
 	return []Phase{
 		{Name: "preflight", Short: "look for everything that would stand in the way", Run: preflight},
+		{Name: "download", Short: "download what this host needs, where no bundle holds it", After: []string{"preflight"}, Run: download},
 		{Name: "ledger", Short: "note what is here, for reset to bring back", After: []string{"preflight"}, Run: ledger},
 		{Name: "kernel", Short: "load modules and set sysctls", After: []string{"ledger"}, Run: kernel},
-		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"ledger"}, Run: install},
+		{Name: "install", Short: "install the runtime, the kubelet and the CNI plugins from the bundle", After: []string{"ledger", "download"}, Run: install},
 		{Name: "runtime", Short: "configure and start the container runtime", After: []string{"install"}, Run: startRuntime},
 		{Name: "wait-runtime", Short: "wait until the container runtime answers", After: []string{"runtime"}, Waits: true, Run: waitRuntime},
 		{Name: "images", Short: "import the images that this host will run", After: []string{"wait-runtime"}, Run: images},
@@ -154,7 +155,7 @@ func isOurs(path string) bool {
 
 func (t *Target) platform() string { return "linux/" + t.Facts.Machine }
 
-var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle DIR")
+var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle")
 
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.

@@ -20,6 +20,7 @@ import (
 
 // hostOptions are those of init and join: what concerns this host.
 type hostOptions struct {
+	artifactOptions
 	bundle    string
 	nodeName  string
 	address   string
@@ -40,7 +41,8 @@ type hostOptions struct {
 }
 
 func (o *hostOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.bundle, "bundle", "", "folder with binaries and images; without it, what is on the host has to do")
+	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the host lacks is downloaded")
+	o.artifactOptions.flags(f)
 	f.StringVar(&o.nodeName, "node-name", "", "name of the Node (default: the host name)")
 	f.StringVar(&o.address, "apiserver-advertise-address", "", "IP address of this host that others reach (default: that of the default route)")
 	f.StringVar(&o.socket, "cri-socket", "", "socket of this host's container runtime (default: the only one found, else unix:///run/containerd/containerd.sock)")
@@ -89,15 +91,29 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 	if t.Journal, err = phases.OpenJournal(ctx, t.Host); err != nil {
 		return err
 	}
-	if o.bundle != "" {
-		if t.Bundle, err = bundle.Open(o.bundle); err != nil {
-			return misuse(err)
-		}
+	if err := o.openBundle(ctx, t); err != nil {
+		return err
 	}
 	if t.Facts, err = phases.Facts(ctx, t.Host); err != nil {
 		return err
 	}
 	return f(ctx, t)
+}
+
+// openBundle opens --bundle. What is not a folder takes a while, which is shown.
+func (o *hostOptions) openBundle(ctx context.Context, t *phases.Target) (err error) {
+	if info, err := os.Stat(o.bundle); o.bundle == "" || err == nil && info.IsDir() {
+		if o.bundle != "" {
+			t.Bundle, err = o.open(ctx, o.bundle, nil)
+		}
+		return err
+	}
+	view := newView(o.out())
+	defer view.close()
+	t.Report = view.event
+	return phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
+		return o.open(ctx, o.bundle, moved)
+	})
 }
 
 // complete fills what flags and the bundle say into the document, and validates it.
@@ -106,9 +122,15 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 		o.socket = "unix://" + o.socket // as kubeadm
 	}
 	if err := config.CheckSocket(o.socket); err != nil {
-		return fmt.Errorf("--cri-socket %w", err)
+		return misuse(fmt.Errorf("--cri-socket %w", err))
 	}
 	set(&c.Spec.Patches, o.patches)
+	if err := o.apply(&c.Spec.Artifacts); err != nil {
+		return misuse(err)
+	}
+	if isURL(o.bundle) {
+		set(&c.Spec.Artifacts.Mirror, o.bundle) // those that join have it from there too
+	}
 	o.addOwn(c, t, role)
 	v := o.live // where nobody says otherwise, what runs goes on
 	if t.Bundle != nil {

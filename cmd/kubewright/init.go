@@ -201,6 +201,9 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		return err
 	}
 	t.Report = view.event
+	if err := o.acquire(ctx, t, list, c, nil); err != nil {
+		return err
+	}
 	whole := len(list) == len(phases.Init())
 	fresh := freshHost(t)
 	t.JoinToken = phases.JoinToken(t.API, token, fresh)

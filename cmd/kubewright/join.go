@@ -156,6 +156,23 @@ func (o *joinOptions) run(ctx context.Context, args []string, chosen []phases.Ph
 	return o.hostOptions.run(ctx, "join", func(ctx context.Context, t *phases.Target) error { return o.on(ctx, t, in) })
 }
 
+// acquireAs finds what this host is made of in the cluster that it joins, where it lacks something
+// that no bundle brings.
+func (o *joinOptions) acquireAs(ctx context.Context, t *phases.Target, list []phases.Phase) error {
+	if t.Bundle != nil || !phases.Installs(list) || !t.Lacks() && !o.cached() {
+		return nil
+	}
+	d, err := t.Discover(ctx)
+	if err != nil {
+		return err
+	}
+	c := *d.Cluster
+	if err := o.apply(&c.Spec.Artifacts); err != nil {
+		return misuse(err)
+	}
+	return o.acquire(ctx, t, list, &c, d.Lock)
+}
+
 // on runs phases on a host.
 func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) error {
 	view := newView(o.out())
@@ -176,6 +193,9 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) e
 		view.event(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", in.where, err)})
 	}
 	t.Discover = phases.Discover(t.Host, in.how)
+	if err := o.acquireAs(ctx, t, in.list); err != nil {
+		return err
+	}
 	done, err := o.runOrPlan(ctx, in.list, t, view)
 	if err != nil || !done {
 		return err

@@ -1,0 +1,289 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	partialPrefix = ".part-" // a blob that is being downloaded, with the hex of its digest
+	parallel      = 6        // downloads at a time
+	attempts      = 5        // in a row that bring nothing new
+	maxBlob       = 4 << 30  // of a blob whose size nobody has said
+	maxPause      = 30 * time.Second
+)
+
+// unknown is the size of a blob that only its digest is known of.
+const unknown = -1
+
+// finalError is one that another attempt would meet as well.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// busyError is a server that asks to be left alone for a while.
+type busyError struct {
+	status string
+	after  time.Duration
+}
+
+func (e busyError) Error() string { return e.status }
+
+// answered tells what a status means; nil is a body worth reading.
+func answered(resp *http.Response) error {
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK, code == http.StatusPartialContent:
+		return nil
+	case code == http.StatusNotFound, code == http.StatusGone:
+		return finalError{errNowhere}
+	case code == http.StatusTooManyRequests, code >= 500:
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+		return busyError{resp.Status, min(time.Duration(seconds)*time.Second, maxPause)}
+	default:
+		return finalError{errors.New(resp.Status)}
+	}
+}
+
+// again calls f until it succeeds, or has failed several times in a row without progress.
+func (r *Remote) again(ctx context.Context, f func() (progress bool, err error)) error {
+	for failures := 0; ; {
+		progress, err := f()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var final finalError
+		if errors.As(err, &final) {
+			return err
+		}
+		if failures++; progress {
+			failures = 1
+		}
+		if failures == attempts {
+			return fmt.Errorf("%w (tried %d times)", err, attempts)
+		}
+		wait := min(r.pause<<(failures-1), maxPause)
+		var busy busyError
+		if errors.As(err, &busy) && busy.after > 0 {
+			wait = busy.after
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// download brings a blob into dir from the first location that has it. It goes on where an
+// earlier download was cut short, and a server may cut it short as often as it likes, as long
+// as something comes each time. Bytes that are not what they should be are never kept.
+// moved, if not nil, hears how much of the blob is here.
+func (r *Remote) download(ctx context.Context, dir string, want blob, from []location, moved func(done, total int64)) (string, error) {
+	p, err := openPart(dir, want)
+	if err != nil {
+		return "", err
+	}
+	defer p.Close()
+	if moved == nil {
+		moved = func(_, _ int64) {}
+	}
+	moved(p.size, want.size)
+	var errs []error
+	for _, l := range from {
+		err := r.again(ctx, func() (bool, error) {
+			before := p.size
+			err := r.receive(ctx, p, l, moved)
+			if err == nil {
+				err = p.check()
+			}
+			return p.size > before, err
+		})
+		if err == nil {
+			return p.path, nil
+		}
+		err = fmt.Errorf("%s: %w", l.url, err)
+		errs = append(errs, err)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, errWrong) || ctx.Err() != nil {
+			return "", err // another location would not mend it, or it must be seen
+		}
+	}
+	return "", errors.Join(errs...)
+}
+
+// receive asks a location for what p lacks.
+func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(done, total int64)) error {
+	if p.want.size != unknown && p.size == p.want.size {
+		return nil
+	}
+	// Also ends a server that sends nothing more.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(r.stall, func() { cancel(fmt.Errorf("nothing came for %s", r.stall)) })
+	defer idle.Stop()
+	client, err := l.client(ctx)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.url, nil)
+	if err != nil {
+		return finalError{err}
+	}
+	if l.accept != "" {
+		req.Header.Set("Accept", l.accept)
+	}
+	if p.size > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", p.size))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		if p.resumed { // of a file whose length nobody has said, all may be here
+			return nil
+		}
+		return finalError{errors.New(resp.Status)}
+	}
+	if err := answered(resp); err != nil {
+		return err
+	}
+	start := int64(0)
+	if resp.StatusCode == http.StatusPartialContent {
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &start); err != nil {
+			return finalError{fmt.Errorf("answers with the range %q", resp.Header.Get("Content-Range"))}
+		}
+	}
+	if start != p.size { // it does not know ranges, or not these
+		if start != 0 {
+			return finalError{fmt.Errorf("was asked for bytes from %d, and sends them from %d", p.size, start)}
+		}
+		if err := p.restart(); err != nil {
+			return err
+		}
+	}
+	total := p.want.size
+	if total == unknown && resp.ContentLength > 0 {
+		total = p.size + resp.ContentLength
+	}
+	buf := make([]byte, 128<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		idle.Reset(r.stall)
+		if n > 0 {
+			if err := p.add(buf[:n]); err != nil {
+				return err
+			}
+			moved(p.size, total)
+		}
+		switch {
+		case err == io.EOF && p.want.size != unknown && p.size < p.want.size:
+			return fmt.Errorf("ends after %d of %d bytes", p.size, p.want.size)
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// part is a blob of which some is here.
+type part struct {
+	f       *os.File
+	path    string
+	want    blob
+	size    int64
+	hash    hash.Hash
+	resumed bool // some of it is from an earlier run, or nobody knows whether it is whole
+}
+
+func openPart(dir string, want blob) (*part, error) {
+	path := partialPath(dir, want.digest)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	p := &part{f: f, path: path, want: want, hash: sha256.New()}
+	if p.size, err = io.Copy(p.hash, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	p.resumed = p.size > 0 || want.size == unknown
+	if want.size != unknown && p.size > want.size {
+		if err := p.restart(); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *part) Close() error { return p.f.Close() }
+
+func (p *part) restart() error {
+	if err := p.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := p.f.Seek(0, io.SeekStart)
+	p.size, p.resumed = 0, false
+	p.hash.Reset()
+	return err
+}
+
+// discard leaves nothing of it.
+func (p *part) discard() error { return errors.Join(p.restart(), os.Remove(p.path)) }
+
+// add writes what came. What is too long is wrong, whatever else comes.
+func (p *part) add(b []byte) error {
+	limit := p.want.size
+	if limit == unknown {
+		limit = maxBlob
+	}
+	if p.size+int64(len(b)) > limit {
+		if err := p.discard(); err != nil {
+			return err
+		}
+		return finalError{fmt.Errorf("has more than %d bytes, which are what %s should have: %w", limit, p.want.digest, errWrong)}
+	}
+	n, err := p.f.Write(b)
+	p.hash.Write(b[:n])
+	p.size += int64(n)
+	if errors.Is(err, syscall.ENOSPC) {
+		return finalError{err}
+	}
+	return err
+}
+
+// errWrong ends every report of downloaded bytes that are not what they should be.
+var errWrong = errors.New("the server, or somebody on the way, has changed it: nothing of it was kept; try another mirror, and tell whoever runs this one")
+
+// check compares the digest of a part that is whole. One with bytes of an earlier run is begun anew, once.
+func (p *part) check() error {
+	got := "sha256:" + hex.EncodeToString(p.hash.Sum(nil))
+	if got == p.want.digest {
+		return nil
+	}
+	size := p.size
+	if p.resumed {
+		return errors.Join(p.restart(), fmt.Errorf("%d bytes have digest %s, should have %s", size, got, p.want.digest))
+	}
+	if err := p.discard(); err != nil {
+		return err
+	}
+	return finalError{fmt.Errorf("%d bytes have digest %s, should have %s: %w", size, got, p.want.digest, errWrong)}
+}

@@ -1,0 +1,304 @@
+package bundle
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Moved hears how many bytes of an item are here, of all of them; total is less than 1 where
+// nobody knows. It is called by several goroutines.
+type Moved func(item string, done, total int64)
+
+// Fetch brings what the bundle's cache lacks of some artifacts, several at a time, and returns
+// how many of them it lacked. A bundle that was given whole lacks nothing. What was fetched
+// before an error stays, and the next call goes on from there.
+func (b *Bundle) Fetch(ctx context.Context, artifacts []Artifact, moved Moved) (fetched int, err error) {
+	if b.remote == nil {
+		return 0, nil
+	}
+	unlock, err := b.cache.exclusive(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if moved == nil {
+		moved = func(string, int64, int64) {}
+	}
+	f := &fetch{bundle: b, moved: moved, archives: map[string][]Artifact{}}
+	if err := f.look(ctx, artifacts); err != nil {
+		return 0, err
+	}
+	if err := f.space(); err != nil {
+		return 0, err
+	}
+	return f.lacking, f.run(ctx)
+}
+
+// fetch is one call of Fetch.
+type fetch struct {
+	bundle   *Bundle
+	moved    Moved
+	files    []Artifact
+	archives map[string][]Artifact // members that are lacking, by the archive's digest
+	layers   []layer
+	lacking  int
+	bytes    int64 // that are lacking, as far as is known
+}
+
+// layer is a blob of an image; its config is one too.
+type layer struct {
+	blob
+	image Artifact
+	done  *atomic.Int64 // bytes of the image
+}
+
+// look finds what is lacking. Manifests are brought at once: they name the rest.
+func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
+	dir := f.bundle.dir
+	manifests := make([]*v1.Manifest, len(artifacts))
+	new := make([]bool, len(artifacts))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, a := range artifacts {
+		if a.Type != Image {
+			continue
+		}
+		g.Go(func() (err error) {
+			if _, manifests[i], err = f.bundle.manifest(a); err == nil {
+				return nil
+			}
+			new[i] = true
+			if err := f.manifest(gctx, a); err != nil {
+				return fmt.Errorf("image %s: %w", a, err)
+			}
+			_, manifests[i], err = f.bundle.manifest(a)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for i, a := range artifacts {
+		blobs := []blob{{a.Digest, a.Size}}
+		if a.Type == Image {
+			blobs = imageBlobs(manifests[i])
+		}
+		lacking, done := new[i], &atomic.Int64{}
+		for _, x := range blobs {
+			if seen[x.digest] || checkBlob(ctx, dir, x, nil) == nil {
+				done.Add(x.size)
+				continue
+			}
+			seen[x.digest] = true
+			lacking = true
+			f.bytes += x.size
+			switch {
+			case a.Type == Image:
+				f.layers = append(f.layers, layer{x, a, done})
+			case a.Source != nil && a.Source.Archive != "":
+				f.archives[a.Source.Archive] = append(f.archives[a.Source.Archive], a)
+			default:
+				f.files = append(f.files, a)
+			}
+		}
+		if lacking {
+			f.lacking++
+		}
+	}
+	return nil
+}
+
+// space refuses to begin what cannot end.
+func (f *fetch) space() error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(f.bundle.dir, &s); err != nil {
+		return fmt.Errorf("statfs %s: %w", f.bundle.dir, err)
+	}
+	if free := int64(s.Bavail) * s.Bsize; free < f.bytes {
+		return noSpace(f.bundle.dir, f.bytes, free)
+	}
+	return nil
+}
+
+func noSpace(dir string, need, free int64) error {
+	return fmt.Errorf("%s must take another %s and has room for %s: make room (`kubewright bundle prune` removes old versions), or name another folder with --cache-dir; what was downloaded stays, and the next run goes on from there: %w",
+		dir, mebibytes(need), mebibytes(free), unix.ENOSPC)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.0f MiB", float64(max(n, 0))/(1<<20)) }
+
+func (f *fetch) run(ctx context.Context) error {
+	var came atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, a := range f.files {
+		g.Go(func() error { return f.file(ctx, a, &came) })
+	}
+	for _, members := range f.archives {
+		g.Go(func() error { return f.archive(ctx, members, &came) })
+	}
+	for _, l := range f.layers {
+		g.Go(func() error { return f.layer(ctx, l, &came) })
+	}
+	err := g.Wait()
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: %w", noSpace(f.bundle.dir, f.bytes-came.Load(), 0), err)
+	}
+	return err
+}
+
+func (f *fetch) manifest(ctx context.Context, a Artifact) error {
+	from, err := f.bundle.remote.imageLocations(a.Name, a.Digest, true)
+	if err != nil {
+		return err
+	}
+	return f.bundle.remote.bring(ctx, f.bundle.dir, blob{a.Digest, unknown}, from, nil)
+}
+
+func (f *fetch) layer(ctx context.Context, l layer, came *atomic.Int64) error {
+	from, err := f.bundle.remote.imageLocations(l.image.Name, l.digest, false)
+	if err != nil {
+		return err
+	}
+	err = f.bundle.remote.bring(ctx, f.bundle.dir, l.blob, from, f.step(came, func(n, _ int64) {
+		f.moved(l.image.Name, l.done.Add(n), l.image.Size)
+	}))
+	if err != nil {
+		return fmt.Errorf("image %s: %w", l.image, err)
+	}
+	return nil
+}
+
+func (f *fetch) file(ctx context.Context, a Artifact, came *atomic.Int64) error {
+	url := ""
+	if a.Source != nil {
+		url = a.Source.URL
+	}
+	from, err := f.bundle.remote.fileLocations(a.Digest, url)
+	if err != nil {
+		return err
+	}
+	err = f.bundle.remote.bring(ctx, f.bundle.dir, blob{a.Digest, a.Size}, from, f.step(came, func(_, done int64) {
+		f.moved(a.Name, done, a.Size)
+	}))
+	if err != nil {
+		return fmt.Errorf("%s: %w", a, err)
+	}
+	return nil
+}
+
+// archive brings members of an archive: each from a mirror that has it, else all with the archive.
+func (f *fetch) archive(ctx context.Context, members []Artifact, came *atomic.Int64) error {
+	r, dir := f.bundle.remote, f.bundle.dir
+	rest := map[string]Artifact{}
+	for _, a := range members {
+		from, err := r.fileLocations(a.Digest, "")
+		if err != nil {
+			return err
+		}
+		if len(from) > 0 {
+			err := r.bring(ctx, dir, blob{a.Digest, a.Size}, from, f.step(came, func(_, done int64) { f.moved(a.Name, done, a.Size) }))
+			if err == nil {
+				continue
+			} else if !errors.Is(err, errNowhere) {
+				return fmt.Errorf("%s: %w", a, err)
+			}
+		}
+		rest[a.Source.Member] = a
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	s := members[0].Source
+	got, err := r.members(ctx, dir, s.URL, s.Archive, func(m string) bool { _, ok := rest[m]; return ok }, func(done, total int64) {
+		f.moved(path.Base(s.URL), done, total)
+	})
+	if err != nil {
+		return err
+	}
+	for m, a := range rest {
+		if got[m] != (blob{a.Digest, a.Size}) {
+			return fmt.Errorf("%s: %s in %s has %d bytes with digest %s, the lock says %d with %s: %w", a, m, s.URL, got[m].size, got[m].digest, a.Size, a.Digest, errWrong)
+		}
+		came.Add(a.Size)
+	}
+	return nil
+}
+
+// step turns how much of a blob is here into how much has come since.
+func (f *fetch) step(came *atomic.Int64, tell func(n, done int64)) func(done, total int64) {
+	var last int64
+	return func(done, _ int64) {
+		n := done - last
+		last = done
+		came.Add(n)
+		tell(n, done)
+	}
+}
+
+// bring downloads a blob and gives it its name.
+func (r *Remote) bring(ctx context.Context, dir string, want blob, from []location, moved func(done, total int64)) error {
+	if len(from) == 0 {
+		return fmt.Errorf("%s is not in the cache, and nothing says where it can be had: pass --bundle", want.digest)
+	}
+	if _, err := r.download(ctx, dir, want, from, moved); err != nil {
+		return err
+	}
+	return os.Rename(partialPath(dir, want.digest), blobPath(dir, want.digest))
+}
+
+// members downloads an archive and stores those of its files that are wanted, by their paths.
+func (r *Remote) members(ctx context.Context, dir, url, digest string, wanted func(member string) bool, moved func(done, total int64)) (map[string]blob, error) {
+	from, err := r.fileLocations(digest, url)
+	if err != nil {
+		return nil, err
+	}
+	file, err := r.download(ctx, dir, blob{digest, unknown}, from, moved)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path.Base(url), err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	found := map[string]blob{}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, fmt.Errorf("archive %s: %w", url, err)
+	}
+	for t := tar.NewReader(z); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			// The archive has served: its files have digests of their own now.
+			return found, os.Remove(file)
+		} else if err != nil {
+			return nil, fmt.Errorf("archive %s: %w", url, err)
+		}
+		m := path.Clean(strings.TrimPrefix(h.Name, "/"))
+		if h.Typeflag != tar.TypeReg || !wanted(m) {
+			continue
+		}
+		if found[m], err = writeBlob(ctx, dir, t, blob{}); err != nil {
+			return nil, fmt.Errorf("%s of archive %s: %w", m, url, err)
+		}
+	}
+}
+
+func partialPath(dir, digest string) string {
+	return filepath.Join(dir, blobsDir, partialPrefix+strings.TrimPrefix(digest, "sha256:"))
+}

@@ -1,0 +1,284 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Wish is what a lock has to hold.
+type Wish struct {
+	Kubernetes string            // v1.36.3
+	Versions   map[string]string // of the files that are not Kubernetes' own; empty: those of the catalogue
+	Images     []string          // full references
+	Platforms  []string          // linux/amd64
+}
+
+// Resolve makes the lock of a wish, or returns the one that was made for the same wish before:
+// what a name means is asked once, and then held to. Files come into the cache on the way,
+// and the manifests of images; see [Bundle.Fetch] for the rest.
+func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Remote, moved Moved) (Lock, error) {
+	downloads, err := w.downloads(catalogue)
+	if err != nil {
+		return Lock{}, err
+	}
+	if l, err := c.Known(w, catalogue); !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
+	unlock, err := c.exclusive(ctx)
+	if err != nil {
+		return Lock{}, err
+	}
+	defer unlock()
+	if moved == nil {
+		moved = func(string, int64, int64) {}
+	}
+	x := &resolver{remote: r, dir: c.dir, moved: moved}
+	x.lock = Lock{APIVersion: APIVersion, Kind: Kind, Origin: Upstream}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, d := range downloads {
+		g.Go(func() error { return x.file(gctx, d) })
+	}
+	for _, p := range w.Platforms {
+		for _, image := range w.Images {
+			g.Go(func() error { return x.image(gctx, image, p) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
+			err = fmt.Errorf("the cache %s is full: make room (`kubewright bundle prune` removes old versions), or name another folder with --cache-dir; what was downloaded stays, and the next run goes on from there: %w", c.dir, err)
+		}
+		return Lock{}, err
+	}
+	// In one order, whoever was first.
+	l, err := ParseLock(x.lock.Bytes())
+	if err != nil {
+		return Lock{}, err
+	}
+	return l, c.keepLock(wishName(w, downloads), l)
+}
+
+// Known returns the lock that was made for a wish before; fs.ErrNotExist where none was.
+func (c *Cache) Known(w Wish, catalogue *Catalogue) (Lock, error) {
+	downloads, err := w.downloads(catalogue)
+	if err != nil {
+		return Lock{}, err
+	}
+	name := wishName(w, downloads)
+	l, err := c.remembered(name)
+	if err != nil {
+		return Lock{}, err
+	}
+	return l, c.keepLock(name, l)
+}
+
+func (w Wish) downloads(catalogue *Catalogue) ([]Download, error) {
+	var all []Download
+	for _, p := range w.Platforms {
+		d, err := catalogue.Downloads(w.Kubernetes, p, w.Versions)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d...)
+	}
+	return all, nil
+}
+
+// Adopt takes over a lock that was made elsewhere, a cluster's, say.
+func (c *Cache) Adopt(l Lock, r *Remote) (*Bundle, error) {
+	return c.Bundle(l, r), c.keepLock(digestName(l), l)
+}
+
+// Adopted tells that a lock was taken over before.
+func (c *Cache) Adopted(l Lock) bool {
+	_, err := c.remembered(digestName(l))
+	return err == nil
+}
+
+// Served is the bundle that a mirror has: a folder that a web server serves.
+func (c *Cache) Served(ctx context.Context, r *Remote) (*Bundle, error) {
+	at := r.mirror + "/" + lockName
+	data, err := r.get(ctx, at, maxLock)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: is a bundle served there?", at, err)
+	}
+	l, err := ParseLock(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", at, err)
+	}
+	return c.Adopt(l, r)
+}
+
+// wishName is the same for the same wish from the same catalogue.
+func wishName(w Wish, downloads []Download) string {
+	data, err := json.Marshal([]any{w, downloads})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	sum := sha256.Sum256(data)
+	return w.Kubernetes + "-" + hex.EncodeToString(sum[:8])
+}
+
+// resolver is one call of Resolve.
+type resolver struct {
+	remote *Remote
+	dir    string
+	moved  Moved
+
+	mu   sync.Mutex
+	lock Lock
+}
+
+func (x *resolver) add(a Artifact) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lock.Artifacts = append(x.lock.Artifacts, a)
+}
+
+func (x *resolver) image(ctx context.Context, image, platform string) error {
+	found, err := x.remote.resolve(ctx, image, platform)
+	if err != nil {
+		return err
+	}
+	if err := writeRaw(x.dir, found.raw); err != nil {
+		return err
+	}
+	a := Artifact{Name: image, Type: Image, Platform: platform, Digest: found.digest, Size: found.size}
+	if found.secure {
+		a.Verified = ByTLS
+	}
+	x.add(a)
+	return nil
+}
+
+func (x *resolver) file(ctx context.Context, d Download) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w", d.Name, d.Version, err)
+		}
+	}()
+	digest, verified := d.Digest, []string{ByCatalogue}
+	if digest == "" {
+		if digest, err = x.sum(ctx, d); err != nil {
+			return err
+		}
+		verified = []string{ByTLS}
+	}
+	if signed, err := x.remote.signed(ctx, d, digest); err != nil {
+		return err
+	} else if signed {
+		verified = append(verified, BySignature)
+	}
+	a := Artifact{Name: d.Name, Type: File, Version: d.Version, Platform: d.Platform, Verified: strings.Join(verified, ",")}
+	if d.Members == nil {
+		a.Digest, a.Source = digest, &Source{URL: d.URL}
+		if a.Size, err = x.whole(ctx, d, digest); err == nil {
+			x.add(a)
+		}
+		return err
+	}
+	found, err := x.remote.members(ctx, x.dir, d.URL, digest, func(m string) bool { return d.Members[m] != "" }, func(done, total int64) {
+		x.moved(path.Base(d.URL), done, total)
+	})
+	if err != nil {
+		return err
+	}
+	for member, name := range d.Members {
+		b, ok := found[member]
+		if !ok {
+			return fmt.Errorf("the archive %s has no %s", d.URL, member)
+		}
+		a.Name, a.Digest, a.Size = name, b.digest, b.size
+		a.Source = &Source{URL: d.URL, Archive: digest, Member: member}
+		x.add(a)
+	}
+	return nil
+}
+
+// whole brings a file that is an artifact itself, and returns its size.
+func (x *resolver) whole(ctx context.Context, d Download, digest string) (int64, error) {
+	if n, err := sizeOf(ctx, x.dir, digest); err == nil {
+		return n, nil
+	}
+	from, err := x.remote.fileLocations(digest, d.URL)
+	if err != nil {
+		return 0, err
+	}
+	err = x.remote.bring(ctx, x.dir, blob{digest, unknown}, from, func(done, total int64) { x.moved(d.Name, done, total) })
+	if err != nil {
+		return 0, err
+	}
+	return sizeOf(ctx, x.dir, digest)
+}
+
+var sumForm = regexp.MustCompile(`^[0-9a-f]{64}\b`)
+
+// sum asks for the digest of a version that the catalogue does not know.
+func (x *resolver) sum(ctx context.Context, d Download) (string, error) {
+	if d.SumURL == "" {
+		return "", errors.New("the catalogue has no digest for it")
+	}
+	if !x.remote.secure() {
+		return "", fmt.Errorf("the catalogue has no digest for this version, and what %s says of it without TLS is worth nothing: use a version that the catalogue has, a mirror with https, or a catalogue of your own", x.remote.mirror)
+	}
+	at, err := x.remote.address(d.SumURL)
+	if err != nil {
+		return "", err
+	}
+	data, err := x.remote.get(ctx, at, 1<<10)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: is there such a version?", at, err)
+	}
+	hex := sumForm.FindString(strings.TrimSpace(string(data)))
+	if hex == "" {
+		return "", fmt.Errorf("%s does not begin with a sha256", at)
+	}
+	return "sha256:" + hex, nil
+}
+
+// signed tells whether a download has a signature, and checks the one that it has.
+func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, error) {
+	if d.SignatureURL == "" {
+		return false, nil
+	}
+	var parts [2][]byte
+	for i, url := range []string{d.SignatureURL, d.CertificateURL} {
+		at, err := r.address(url)
+		if err != nil {
+			return false, err
+		}
+		if parts[i], err = r.get(ctx, at, 64<<10); errors.Is(err, errNowhere) {
+			return false, nil // mirrors often leave them out
+		} else if err != nil {
+			return false, fmt.Errorf("signature: %s: %w", at, err)
+		}
+	}
+	trusted, err := r.trusted()
+	if err != nil {
+		return false, fmt.Errorf("signature: %w", err)
+	}
+	if err := verifySignature(trusted, digest, parts[0], parts[1]); err != nil {
+		return false, fmt.Errorf("signature %s: %w: %w", d.SignatureURL, err, errWrong)
+	}
+	return true, nil
+}
+
+// For returns the artifacts for one of the platforms, without those that drop names.
+func (l Lock) For(platforms []string, drop func(Artifact) bool) []Artifact {
+	return slices.DeleteFunc(slices.Clone(l.Artifacts), func(a Artifact) bool {
+		return !slices.Contains(platforms, a.Platform) || drop != nil && drop(a)
+	})
+}
