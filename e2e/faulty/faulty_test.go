@@ -198,3 +198,20 @@ func TestCloseEndsASlowAnswer(t *testing.T) {
 		})
 	}
 }
+
+func TestCloseEndsAnAnswerThatNobodyReads(t *testing.T) {
+	s := serve(t, Options{})
+	if err := os.Truncate(filepath.Join(s.dir, filepath.FromSlash(filePath)), 64<<20); err != nil { // more than sockets hold
+		t.Fatal(err)
+	}
+	s.Break("", Fault{AddLength: 1})
+	resp, err := http.Get(s.URL + filePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	s.Close()
+	if n := s.Sent(""); n >= 64<<20 {
+		t.Errorf("sent %d", n)
+	}
+}
