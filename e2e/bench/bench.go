@@ -34,6 +34,7 @@ func figures() []figure {
 		{"init", "init on a prepared host, from exec to exit; peer: kubeadm init", 0.85, "s", kubewrightInit, kubeadmInit},
 		{"cluster", "1+2 on prepared hosts, until all nodes are Ready and DNS answers from a pod on each worker; peer: kubeadm init, apply flannel, both joins at once", 0.40, "s", kubewrightCluster, kubeadmCluster},
 		{"noop", "init where all is done, with a bundle", 1, "s", noop, nil},
+		{"import", "a control plane's images into a containerd that runs and has none, all of them unpacked at the end; peer: ctr images import of the same images in one tar", 0.6, "s", kubewrightImport, ctrImport},
 		{"memory", "peak memory of init with a bundle on a bare host", 120, "MB", initMemory, nil},
 		{"binary", "size of the stripped binary", 70, "MB", binarySize, nil},
 	}

@@ -18,6 +18,22 @@ func Prepared(ctx context.Context, l *lab.Lab) (lab.Image, error) {
 	if err != nil {
 		return lab.Image{}, err
 	}
+	// kubeadm's folder is named by what is in it.
+	phases := []string{"kernel", "install", "runtime", "images"}
+	return prepared(ctx, l, "node", kubeadm, phases, func(ctx context.Context, h *lab.Host) error {
+		return h.CopyTo(ctx, kubeadm, KubeadmPath)
+	})
+}
+
+// WithRuntime is the image of a host with the bundle's binaries and containerd running, whose
+// store is empty.
+func WithRuntime(ctx context.Context, l *lab.Lab) (lab.Image, error) {
+	return prepared(ctx, l, "runtime", "", []string{"kernel", "install", "runtime"}, nil)
+}
+
+// prepared is the image of a host on which phases of ours have run, after setup, for which
+// setupKey stands.
+func prepared(ctx context.Context, l *lab.Lab, what, setupKey string, phases []string, setup func(context.Context, *lab.Host) error) (lab.Image, error) {
 	binary, err := l.Kubewright(ctx)
 	if err != nil {
 		return lab.Image{}, err
@@ -26,19 +42,20 @@ func Prepared(ctx context.Context, l *lab.Lab) (lab.Image, error) {
 	if err != nil {
 		return lab.Image{}, err
 	}
-	folder, err := l.Bundle(ctx)
+	folder, err := l.Bundle(ctx) // named by what is in it
 	if err != nil {
 		return lab.Image{}, err
 	}
-	// kubeadm's and the bundle's folders are named by what is in them.
-	return l.Prepared(ctx, "node", key+kubeadm+folder+Document(""), func(ctx context.Context, h *lab.Host) error {
+	return l.Prepared(ctx, what, key+setupKey+folder+Document(""), func(ctx context.Context, h *lab.Host) error {
 		if err := h.Write(ctx, document, 0o600, strings.NewReader(Document(""))); err != nil {
 			return err
 		}
-		if err := h.CopyTo(ctx, kubeadm, KubeadmPath); err != nil {
-			return err
+		if setup != nil {
+			if err := setup(ctx, h); err != nil {
+				return err
+			}
 		}
-		for _, phase := range []string{"kernel", "install", "runtime", "images"} {
+		for _, phase := range phases {
 			args := []string{tool, "init", "phase", phase, "--config", document, "--bundle", lab.BundleDir}
 			if _, _, err := h.Exec(ctx, nil, args...); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,7 @@ const (
 	CoreDNSVersion    = "v1.15.0" // kubeadm's 1.14.2 cannot be had as a module
 )
 
+// modules are those that a bundle is made of.
 func modules() []module {
 	stamp := func(pkg string) string {
 		return fmt.Sprintf("-X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=36", pkg, KubernetesVersion)
@@ -105,8 +107,17 @@ func modules() []module {
 	}}
 }
 
+// testServers are modules of which no bundle holds anything: what tests talk to.
+func testServers() []module {
+	return []module{{
+		name: "distribution", of: "github.com/distribution/distribution/v3", version: "v3.1.2",
+		ldflags:  "-X github.com/distribution/distribution/v3/version.version=v3.1.2",
+		binaries: []binary{{"registry", "github.com/distribution/distribution/v3/cmd/registry"}},
+	}}
+}
+
 // Binary returns the path of a built binary in the cache, making it if need be. Names are those of the upstream
-// commands (kubelet, kubeadm, etcdctl, runc...); CNI plugins are cni/bridge and so on.
+// commands (kubelet, kubeadm, etcdctl, runc, registry...); CNI plugins are cni/bridge and so on.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	m, err := moduleOf(name)
 	if err != nil {
@@ -117,7 +128,7 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 }
 
 func moduleOf(binary string) (module, error) {
-	for _, m := range modules() {
+	for _, m := range slices.Concat(modules(), testServers()) {
 		for _, x := range m.binaries {
 			if x.name == binary {
 				return m, nil

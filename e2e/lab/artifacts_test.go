@@ -4,12 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 )
 
 // The versions in artifacts.go name images and fill the bundle's lock; go.mod decides what is built.
 func TestVersionsAreThoseOfGoMod(t *testing.T) {
-	for _, m := range modules() {
+	for _, m := range slices.Concat(modules(), testServers()) {
 		mod, err := os.ReadFile(filepath.Join("artifacts", m.name, "go.mod"))
 		if err != nil {
 			t.Fatal(err)

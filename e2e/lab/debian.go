@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// What the lab needs of Debian on this machine: the engine, the host's root filesystem, cgo for runc and flannel.
+// What the lab needs of Debian on this machine: the engine, the host's root filesystem, cgo for runc and flannel, a
+// proxy for tests (without the service that its other package starts).
 // Each is named with a file that its package installs.
 func machinePackages() map[string]string {
 	return map[string]string{
@@ -24,6 +25,8 @@ func machinePackages() map[string]string {
 		"libc6-dev":              "/usr/include/stdlib.h",
 		"libseccomp-dev":         "/usr/include/seccomp.h",
 		"pkg-config":             "/usr/bin/pkg-config",
+		"tinyproxy-bin":          "/usr/bin/tinyproxy",
+		"iproute2":               "/sbin/ip",
 		"ca-certificates":        "/etc/ssl/certs/ca-certificates.crt",
 	}
 }
