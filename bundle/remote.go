@@ -26,7 +26,7 @@ import (
 type Remote struct {
 	mirror     string // without a slash at the end; empty: the addresses of the catalogue and of locks
 	files      *http.Client
-	registries []registry
+	registries []mirrored
 	keychain   authn.Keychain
 	trusted    func() (root.TrustedMaterial, error) // who signs
 
@@ -34,8 +34,8 @@ type Remote struct {
 	pause time.Duration // before the first retry; each later one waits twice as long
 }
 
-// registry is config.Registry with the client that trusts its CA.
-type registry struct {
+// mirrored is config.Registry with the client that trusts its CA.
+type mirrored struct {
 	config.Registry
 	transport http.RoundTripper
 }
@@ -60,7 +60,7 @@ func NewRemote(a config.Artifacts, keychain authn.Keychain) (*Remote, error) {
 		if err != nil {
 			return nil, fmt.Errorf("spec.artifacts.registries[%d].ca: %w", i, err)
 		}
-		r.registries = append(r.registries, registry{x, t})
+		r.registries = append(r.registries, mirrored{x, t})
 	}
 	return r, nil
 }
@@ -226,8 +226,8 @@ func (r *Remote) endpoints(ref name.Reference) ([]endpoint, error) {
 	return all, nil
 }
 
-func (r *Remote) registryOf(host string) (registry, bool) {
-	var other registry
+func (r *Remote) registryOf(host string) (mirrored, bool) {
+	var other mirrored
 	var ok bool
 	for _, x := range r.registries {
 		switch x.Host {
