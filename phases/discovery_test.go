@@ -124,7 +124,7 @@ func (a *fakeAPI) cluster(t *testing.T, c *config.Cluster, ours bool) {
 	}
 	a.put(addons.Config(kubeadm, kubelet, false)...)
 	if ours {
-		own, err := addons.KubewrightConfig(c, "sha256:0")
+		own, err := addons.KubewrightConfig(c, []byte("kind: ArtifactLock\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,6 +174,9 @@ func TestDiscoveryFindsTheCluster(t *testing.T) {
 	if d.Server != a.URL || string(d.CA) != string(a.ca()) || d.Cluster.Metadata.Name != "ours" || !strings.Contains(string(d.KubeletConfiguration), "KubeletConfiguration") {
 		t.Errorf("%+v", d)
 	}
+	if string(d.Lock) != "kind: ArtifactLock\n" {
+		t.Errorf("its lock: %q", d.Lock)
+	}
 	if _, err := d.API.Get(t.Context(), ref("v1", "ConfigMap", "kube-system", addons.ConfigName)); err != nil {
 		t.Errorf("its API: %v", err)
 	}
@@ -214,8 +217,8 @@ func TestDiscoveryTakesKubeadmsWord(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if d.Cluster.Metadata.Name != "theirs" || d.Cluster.Spec.Network.PodCIDR != "10.10.0.0/16" {
-			t.Errorf("%s: %+v", name, d.Cluster)
+		if d.Cluster.Metadata.Name != "theirs" || d.Cluster.Spec.Network.PodCIDR != "10.10.0.0/16" || d.Lock != nil {
+			t.Errorf("%s: %+v, %q", name, d.Cluster, d.Lock)
 		}
 	}
 }
