@@ -441,3 +441,40 @@ func TestProbeBelievesOnlyHealth(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// keeps is an API that has an object already.
+type keeps struct {
+	*APIRecorder
+	object addons.Object
+}
+
+func (k keeps) Get(ctx context.Context, o addons.Object) (addons.Object, error) {
+	if k.object != nil && o.GetName() == k.object.GetName() {
+		return k.object, nil
+	}
+	return k.APIRecorder.Get(ctx, o)
+}
+
+func TestTheClusterKeepsTheLock(t *testing.T) {
+	c := cluster()
+	b := testBundle(t, c)
+	var stored addons.Object
+	for _, given := range []bool{true, false} { // an init that goes on without a bundle forgets nothing
+		api := keeps{&APIRecorder{}, stored}
+		target := &Target{Cluster: c, API: api}
+		if given {
+			target.Bundle = b
+		}
+		if err := uploadConfig(t.Context(), target); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range api.Steps() {
+			if s.Object.GetKind() == "ConfigMap" && s.Object.GetName() == addons.ConfigName {
+				stored = s.Object
+			}
+		}
+		if lock := b.Lock(); data(t, stored, addons.LockKey) != string(lock.Bytes()) || data(t, stored, addons.DigestKey) != lock.Digest() {
+			t.Errorf("with a bundle: %t: stored is %v", given, stored)
+		}
+	}
+}

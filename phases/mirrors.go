@@ -33,8 +33,8 @@ func mirrors(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	for i, f := range files { // one that has held a password does not show it as it goes
-		if info, ok := infos[f.Path]; ok && info.Mode.Perm() == 0o600 {
+	for i, f := range files { // a password that was in one is not shown as it goes
+		if info, ok := infos[f.Path]; ok && info.Mode.Perm()&0o004 == 0 {
 			files[i].Secret = true
 		}
 	}
