@@ -44,7 +44,7 @@ func TestGoldens(t *testing.T) {
 		"rbac":              append(RBAC(), CertificatesRBAC()...),
 		"config":            Config([]byte("kind: ClusterConfiguration\n"), []byte("kind: KubeletConfiguration\n"), false),
 		"config-user":       Config([]byte("kind: ClusterConfiguration\n"), []byte("kind: KubeletConfiguration\n"), true),
-		"kubewright-config": must(KubewrightConfig(plain, "sha256:0123")),
+		"kubewright-config": must(KubewrightConfig(plain, []byte("kind: ArtifactLock\n"))),
 		"root-ca":           RootCA([]byte("a certificate\n"), "kube-system", "kube-flannel"),
 		"token":             {TokenSecret(exampleToken(t), "of a test", expires, TokenUsages(), TokenGroups())},
 		"cluster-info":      must(ClusterInfo(server, []byte("a certificate\n"), []Token{exampleToken(t)})),

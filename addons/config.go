@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 )
 
 // hashAnnotation tells `kubeadm upgrade` that nobody wrote or changed this configuration
@@ -19,7 +20,8 @@ const hashAnnotation = "kubeadm.kubernetes.io/component-config.hash"
 const (
 	ConfigName  = "kubewright-config" // ConfigMap of kube-system
 	ClusterKey  = "cluster.yaml"      // the document
-	LockKey     = "lock"              // sha256 of the artifact lock
+	DigestKey   = "lock"              // sha256 of the artifact lock
+	LockKey     = "lock.yaml"         // the lock itself; not there where the cluster was made without one
 	configReads = "kubewright:config" // Role and RoleBinding
 )
 
@@ -43,16 +45,20 @@ func Config(clusterConfiguration, kubeletConfiguration []byte, userKubelet bool)
 	return objects(kubeadmRole, kubeadmBinding, kubeadm, kubeletRole, kubeletBinding, kubelet)
 }
 
-// KubewrightConfig returns the document and the digest of the artifact lock, for hosts that
-// join with nothing but a token. The document holds no secrets.
-func KubewrightConfig(c *config.Cluster, lockDigest string) ([]Object, error) {
+// KubewrightConfig returns the document, and the artifact lock in its canonical form (nil:
+// there is none) with its digest, for hosts that join with nothing but a token. The document
+// holds no secrets.
+func KubewrightConfig(c *config.Cluster, lock []byte) ([]Object, error) {
 	document, err := c.Print()
 	if err != nil {
 		return nil, fmt.Errorf("write the document as YAML: %w", err)
 	}
 	cm := &corev1.ConfigMap{
 		ObjectMeta: named(kubeSystem, ConfigName),
-		Data:       map[string]string{ClusterKey: string(document), LockKey: lockDigest},
+		Data:       map[string]string{ClusterKey: string(document), DigestKey: ""},
+	}
+	if lock != nil {
+		cm.Data[DigestKey], cm.Data[LockKey] = host.Digest(lock), string(lock)
 	}
 	role, binding := mayGet(kubeSystem, configReads, "configmaps", ConfigName, group(bootstrappers), group(nodes))
 	return objects(role, binding, cm), nil

@@ -37,11 +37,15 @@ func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushO
 	if err != nil {
 		return fmt.Errorf("--ca: %w", err)
 	}
+	var safe http.RoundTripper = tlsOnly{t}
+	if o.Insecure {
+		safe = t
+	}
 	byName := map[string][]Artifact{}
 	for _, a := range images {
 		byName[a.Name] = append(byName[a.Name], a)
 	}
-	options := []remote.Option{remote.WithContext(ctx), remote.WithTransport(http.RoundTripper(t)), remote.WithAuthFromKeychain(o.Keychain), remote.WithJobs(parallel)}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithTransport(safe), remote.WithAuthFromKeychain(o.Keychain), remote.WithJobs(parallel)}
 	for _, image := range slices.Sorted(maps.Keys(byName)) {
 		as, err := pushedName(image, to, o.Insecure)
 		if err != nil {

@@ -76,7 +76,7 @@ func (r *Remote) resolveAt(ctx context.Context, e endpoint, ref name.Reference, 
 	if config.OS != p.OS || config.Architecture != p.Architecture {
 		return nil, fmt.Errorf("the image there is for %s/%s", config.OS, config.Architecture)
 	}
-	found := &resolved{raw: raw, digest: host.Digest(raw), size: int64(len(raw)), secure: e.repo.Scheme() == "https"}
+	found := &resolved{raw: raw, digest: host.Digest(raw), size: int64(len(raw)), secure: e.scheme == "https"}
 	for _, x := range imageBlobs(m) {
 		found.size += x.size
 	}

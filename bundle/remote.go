@@ -183,7 +183,7 @@ func (r *Remote) imageLocations(image, digest string, manifest bool) ([]location
 			kind, accept = "manifests", string(types.OCIManifestSchema1)+", "+string(types.DockerManifestSchema2)
 		}
 		all = append(all, location{
-			url:    fmt.Sprintf("%s://%s/v2/%s/%s/%s", e.repo.Scheme(), e.repo.RegistryStr(), e.repo.RepositoryStr(), kind, digest),
+			url:    fmt.Sprintf("%s://%s/v2/%s/%s/%s", e.scheme, e.repo.RegistryStr(), e.repo.RepositoryStr(), kind, digest),
 			accept: accept,
 			client: func(ctx context.Context) (*http.Client, error) { return r.client(ctx, e) },
 		})
@@ -194,12 +194,23 @@ func (r *Remote) imageLocations(image, digest string, manifest bool) ([]location
 // endpoint is a repository that has an image: in a mirror, or in its own registry.
 type endpoint struct {
 	repo      name.Repository
+	scheme    string // https, unless a mirror's address says http
 	transport http.RoundTripper
+}
+
+// tlsOnly keeps the registry's library from trying without TLS what it takes for a private address.
+type tlsOnly struct{ http.RoundTripper }
+
+func (t tlsOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s is not secure: name a mirror with http:// where you mean it", req.URL.Redacted())
+	}
+	return t.RoundTripper.RoundTrip(req)
 }
 
 // endpoints of an image, mirrors first.
 func (r *Remote) endpoints(ref name.Reference) ([]endpoint, error) {
-	own := endpoint{ref.Context(), r.files.Transport}
+	own := endpoint{ref.Context(), "https", tlsOnly{r.files.Transport}}
 	set, ok := r.registryOf(ref.Context().RegistryStr())
 	if !ok {
 		return []endpoint{own}, nil
@@ -211,14 +222,15 @@ func (r *Remote) endpoints(ref name.Reference) ([]endpoint, error) {
 			return nil, err
 		}
 		var o []name.Option
+		t := http.RoundTripper(tlsOnly{set.transport})
 		if x.Scheme == "http" {
-			o = append(o, name.Insecure)
+			o, t = append(o, name.Insecure), set.transport
 		}
 		repo, err := name.NewRepository(strings.Trim(x.Host+x.Path, "/")+"/"+ref.Context().RepositoryStr(), o...)
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s of %s: %w", m, set.Host, err)
 		}
-		all = append(all, endpoint{repo, set.transport})
+		all = append(all, endpoint{repo, x.Scheme, t})
 	}
 	if !set.Exclusive {
 		all = append(all, own)
@@ -227,13 +239,16 @@ func (r *Remote) endpoints(ref name.Reference) ([]endpoint, error) {
 }
 
 func (r *Remote) registryOf(host string) (mirrored, bool) {
+	if host == name.DefaultRegistry { // index.docker.io, which nobody writes
+		host = "docker.io"
+	}
 	var other mirrored
 	var ok bool
 	for _, x := range r.registries {
 		switch x.Host {
 		case host:
 			return x, true
-		case "*":
+		case config.AnyRegistry:
 			other, ok = x, true
 		}
 	}

@@ -118,7 +118,7 @@ func newTinyRegistry(t *testing.T) *tinyRegistry {
 	t.Helper()
 	r := &tinyRegistry{}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	r.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.asked.Add(1)
 		if u, p, _ := req.BasicAuth(); u != user || p != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="tiny"`)
@@ -127,6 +127,8 @@ func newTinyRegistry(t *testing.T) *tinyRegistry {
 		}
 		inner.ServeHTTP(w, req)
 	}))
+	r.Config.ErrorLog = log.New(io.Discard, "", 0)
+	r.StartTLS()
 	t.Cleanup(r.Close)
 	return r
 }
@@ -373,7 +375,9 @@ func TestPushMakesAMirror(t *testing.T) {
 	}
 	t.Run("damage is not pushed", func(t *testing.T) {
 		edit(t, blobOf(t, dir, a, "layer"), flip)
-		if err := b.Push(ctx, images, reg.host()+"/other", o); err == nil || !strings.Contains(err.Error(), "example.test/a:1") {
+		other := newTinyRegistry(t)
+		o.CA, o.Keychain = other.ca(), other.keychain()
+		if err := b.Push(ctx, images, other.host()+"/k8s", o); err == nil || !strings.Contains(err.Error(), "example.test/a:1") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -87,6 +87,7 @@ func (c *Cluster) Default(v Versions) {
 	wait(&s.Timeouts.KubernetesAPICall, time.Minute)
 	wait(&s.Timeouts.Discovery, 5*time.Minute)
 	wait(&s.Timeouts.TLSBootstrap, 5*time.Minute)
+	s.Artifacts.normalise()
 	for i := range s.Hosts {
 		if len(s.Hosts[i].Roles) == 0 {
 			s.Hosts[i].Roles = []Role{WorkerRole}

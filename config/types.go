@@ -180,7 +180,8 @@ type Artifacts struct {
 type Registry struct {
 	Host string `json:"host"` // registry.k8s.io; "*" is every other
 	// Mirrors are asked first, in their order: https://harbor.example.com/k8s has k8s/pause
-	// where registry.k8s.io has pause.
+	// where registry.k8s.io has pause. HOST[:PORT][/PREFIX] alone means https. Credentials
+	// are those of Docker's config on each host.
 	Mirrors []string `json:"mirrors"`
 	// CA is trusted for the mirrors beside the system's, PEM.
 	CA string `json:"ca,omitempty"`

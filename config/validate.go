@@ -80,6 +80,7 @@ func (c *Cluster) Validate() error {
 		p.add("spec.pki.validity", "%s is longer than the certificate authority's %s: make it shorter", s.PKI.Validity, s.PKI.CAValidity)
 	}
 	p.socket("spec.runtime.socket", s.Runtime.Socket)
+	p.artifacts(s.Artifacts)
 	if s.DNS.Replicas < 0 {
 		p.add("spec.dns.replicas", "%d: write 1 or more, or spec.dns.disabled: true", s.DNS.Replicas)
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Containerd is the configuration of containerd 2.x. Administrators add to it in
-// /etc/containerd/conf.d, which is merged field by field, and mirrors in /etc/containerd/certs.d.
+// /etc/containerd/conf.d, which is merged field by field. Mirrors are in [CertsDir].
 func Containerd(sandboxImage string) host.File {
 	return host.File{Path: "/etc/containerd/config.toml", Content: host.Text(fmt.Sprintf(containerdConfig, sandboxImage))}
 }

@@ -150,23 +150,28 @@ func TestFilesEqualGoldens(t *testing.T) {
 			if *update {
 				writeGoldens(t, golden, got)
 			}
-			want := map[string]string{}
-			err := filepath.WalkDir(golden, func(path string, d fs.DirEntry, err error) error {
-				if err != nil || d.IsDir() {
-					return err
-				}
-				b, err := os.ReadFile(path)
-				want[strings.TrimPrefix(path, golden)] = string(b)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(readGoldens(t, golden), got); diff != "" {
 				t.Errorf("golden and computed (go test -update writes it):\n%s", diff)
 			}
 		})
 	}
+}
+
+func readGoldens(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	want := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		want[strings.TrimPrefix(path, dir)] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
 }
 
 func writeGoldens(t *testing.T, dir string, files map[string]string) {

@@ -31,7 +31,7 @@ type Discovery struct {
 	CA                   []byte          // PEM
 	Cluster              *config.Cluster // as the cluster keeps it, completed
 	KubeletConfiguration []byte          // YAML, of all nodes
-	Lock                 []byte          // of the cluster's artifacts; nil where it has none
+	Lock                 []byte          // the cluster's artifact lock, YAML; nil where it has none, as those of kubeadm
 	API                  API             // with the rights of the bootstrap token
 }
 
@@ -196,10 +196,13 @@ func (d *Discovery) read(ctx context.Context) error {
 		return err
 	}
 	d.KubeletConfiguration = []byte(kubelet)
-	own, err := d.data(ctx, "kube-system", addons.ConfigName, addons.ClusterKey)
+	own, err := d.configMap(ctx, "kube-system", addons.ConfigName)
 	switch {
 	case err == nil:
-		d.Cluster, err = config.Parse([]byte(own))
+		d.Cluster, err = config.Parse([]byte(own[addons.ClusterKey]))
+		if lock, ok := own[addons.LockKey]; ok {
+			d.Lock = []byte(lock)
+		}
 	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err):
 		// RBAC hides from a token what a kubeadm cluster never had.
 		var theirs string
@@ -214,17 +217,23 @@ func (d *Discovery) read(ctx context.Context) error {
 	return nil
 }
 
+func (d *Discovery) configMap(ctx context.Context, namespace, name string) (map[string]string, error) {
+	cm, err := d.API.Get(ctx, ref("v1", "ConfigMap", namespace, name))
+	if err != nil {
+		return nil, err
+	}
+	var typed corev1.ConfigMap
+	err = runtime.DefaultUnstructuredConverter.FromUnstructured(cm.Object, &typed)
+	return typed.Data, err
+}
+
 // data reads one key of a ConfigMap.
 func (d *Discovery) data(ctx context.Context, namespace, name, key string) (string, error) {
-	cm, err := d.API.Get(ctx, ref("v1", "ConfigMap", namespace, name))
+	all, err := d.configMap(ctx, namespace, name)
 	if err != nil {
 		return "", err
 	}
-	var typed corev1.ConfigMap
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(cm.Object, &typed); err != nil {
-		return "", err
-	}
-	v, ok := typed.Data[key]
+	v, ok := all[key]
 	if !ok {
 		return "", fmt.Errorf("ConfigMap %s/%s has no key %s", namespace, name, key)
 	}

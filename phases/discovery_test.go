@@ -124,7 +124,7 @@ func (a *fakeAPI) cluster(t *testing.T, c *config.Cluster, ours bool) {
 	}
 	a.put(addons.Config(kubeadm, kubelet, false)...)
 	if ours {
-		own, err := addons.KubewrightConfig(c, "sha256:0")
+		own, err := addons.KubewrightConfig(c, []byte("kind: ArtifactLock\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,6 +174,9 @@ func TestDiscoveryFindsTheCluster(t *testing.T) {
 	if d.Server != a.URL || string(d.CA) != string(a.ca()) || d.Cluster.Metadata.Name != "ours" || !strings.Contains(string(d.KubeletConfiguration), "KubeletConfiguration") {
 		t.Errorf("%+v", d)
 	}
+	if string(d.Lock) != "kind: ArtifactLock\n" {
+		t.Errorf("its lock: %q", d.Lock)
+	}
 	if _, err := d.API.Get(t.Context(), ref("v1", "ConfigMap", "kube-system", addons.ConfigName)); err != nil {
 		t.Errorf("its API: %v", err)
 	}
@@ -214,8 +217,8 @@ func TestDiscoveryTakesKubeadmsWord(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if d.Cluster.Metadata.Name != "theirs" || d.Cluster.Spec.Network.PodCIDR != "10.10.0.0/16" {
-			t.Errorf("%s: %+v", name, d.Cluster)
+		if d.Cluster.Metadata.Name != "theirs" || d.Cluster.Spec.Network.PodCIDR != "10.10.0.0/16" || d.Lock != nil {
+			t.Errorf("%s: %+v, %q", name, d.Cluster, d.Lock)
 		}
 	}
 }
@@ -436,5 +439,42 @@ func TestProbeBelievesOnlyHealth(t *testing.T) {
 	}
 	if err := probe(t.Context(), h, "127.0.0.1:10257", "/healthz"); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Error(err)
+	}
+}
+
+// keeps is an API that has an object already.
+type keeps struct {
+	*APIRecorder
+	object addons.Object
+}
+
+func (k keeps) Get(ctx context.Context, o addons.Object) (addons.Object, error) {
+	if k.object != nil && o.GetName() == k.object.GetName() {
+		return k.object, nil
+	}
+	return k.APIRecorder.Get(ctx, o)
+}
+
+func TestTheClusterKeepsTheLock(t *testing.T) {
+	c := cluster()
+	b := testBundle(t, c)
+	var stored addons.Object
+	for _, given := range []bool{true, false} { // an init that goes on without a bundle forgets nothing
+		api := keeps{&APIRecorder{}, stored}
+		target := &Target{Cluster: c, API: api}
+		if given {
+			target.Bundle = b
+		}
+		if err := uploadConfig(t.Context(), target); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range api.Steps() {
+			if s.Object.GetKind() == "ConfigMap" && s.Object.GetName() == addons.ConfigName {
+				stored = s.Object
+			}
+		}
+		if lock := b.Lock(); data(t, stored, addons.LockKey) != string(lock.Bytes()) || data(t, stored, addons.DigestKey) != lock.Digest() {
+			t.Errorf("with a bundle: %t: stored is %v", given, stored)
+		}
 	}
 }

@@ -30,9 +30,10 @@ import (
 // first answer on: what it cannot take yet is sent again.
 func Init() []Phase {
 	return append(prepare(),
+		Phase{Name: "mirrors", Short: "tell the container runtime where to pull images from", After: []string{"install"}, Run: mirrors},
 		Phase{Name: "certs", Short: "make the certificate authorities, certificates and keys", After: []string{"ledger"}, Run: certs},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: kubeconfig},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "kubeconfig"}, Run: kubeletStart},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "mirrors", "kubeconfig"}, Run: kubeletStart},
 		Phase{Name: "etcd", Short: "write etcd's manifest", After: []string{"certs", "images", "kubelet-start"}, Run: etcd},
 		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Waits: true, Run: waitEtcd},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
@@ -254,11 +255,13 @@ func uploadConfig(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	lock := ""
+	var lock []byte
 	if t.Bundle != nil {
-		lock = t.Bundle.Lock().Digest()
+		lock = t.Bundle.Lock().Bytes()
 	} else if live, err := t.API.Get(ctx, ref("v1", "ConfigMap", "kube-system", addons.ConfigName)); err == nil {
-		lock, _, _ = unstructured.NestedString(live.Object, "data", addons.LockKey) // that of before holds
+		if s, ok, _ := unstructured.NestedString(live.Object, "data", addons.LockKey); ok {
+			lock = []byte(s) // that of before holds
+		}
 	}
 	own, err := addons.KubewrightConfig(t.Cluster, lock)
 	if err != nil {

@@ -26,7 +26,8 @@ func Join() []Phase {
 	return append(prepare(),
 		Phase{Name: "discovery", Short: "find the cluster and verify that it is the right one", After: []string{"preflight"}, Run: discovery},
 		Phase{Name: "tls-bootstrap", Short: "have the cluster sign the kubelet's certificate", After: []string{"kernel", "install", "discovery"}, Run: tlsBootstrap},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"wait-runtime", "tls-bootstrap"}, Run: joinKubelet},
+		Phase{Name: "mirrors", Short: "tell the container runtime where to pull images from", After: []string{"tls-bootstrap"}, Run: joinMirrors},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"wait-runtime", "mirrors"}, Run: joinKubelet},
 		Phase{Name: "wait-kubelet", Short: "wait until the kubelet is healthy", After: []string{"kubelet-start"}, Waits: true, Run: waitKubelet},
 	)
 }
@@ -168,7 +169,7 @@ func (t *Target) checkJoin(d *Discovery) error {
 	if err := yaml.Unmarshal(d.KubeletConfiguration, &kubelet); err != nil {
 		return fmt.Errorf("ConfigMap kube-system/kubelet-config: %w", err)
 	}
-	findings := checkKubelet(kubelet, t.Facts)
+	findings := append(checkKubelet(kubelet, t.Facts), t.checkMirrors()...)
 	for _, h := range d.Cluster.Spec.Hosts {
 		if h.Name == t.Node.Name && h.RuntimeSocket != "" && h.RuntimeSocket != t.endpoint() {
 			findings = append(findings, Finding{Name: "CRI", Message: fmt.Sprintf("the cluster's document names the runtime at %s for this host, and join has prepared %s: run it again with --cri-socket %s", h.RuntimeSocket, t.endpoint(), h.RuntimeSocket)})

@@ -70,6 +70,9 @@ type Target struct {
 	// Ignore holds the names of preflight checks whose failures are only shown, in lower case, or "all".
 	Ignore []string
 	Report func(Event)
+	// Credentials are those of whoever runs the command for a registry, HOST[:PORT]; no user where
+	// there are none. Nil: nobody has any.
+	Credentials func(registry string) (user, password string, err error)
 
 	phase   string
 	changes *atomic.Int64

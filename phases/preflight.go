@@ -41,6 +41,7 @@ func preflight(ctx context.Context, t *Target) error {
 	}
 	findings = append(findings, t.checkBundle()...)
 	findings = append(findings, t.checkRuntime(ctx)...)
+	findings = append(findings, t.checkMirrors()...)
 	findings = append(findings, t.checkWritable(ctx)...)
 	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})

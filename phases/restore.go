@@ -32,7 +32,7 @@ func restore(ctx context.Context, t *Target) error {
 	if err := t.restoreUnits(ctx); err != nil {
 		return err
 	}
-	if err := t.restoreFiles(ctx, kept); err != nil {
+	if err := t.restoreFiles(ctx, t.Journal.things(aFile), kept); err != nil {
 		return err
 	}
 	if err := t.restoreSysctls(ctx); err != nil {
@@ -61,6 +61,7 @@ func (t *Target) nameForgotten(ctx context.Context) error {
 	for _, f := range slices.Concat(manifests.KubeletUnit(""), manifests.Prerequisites(false), []host.File{manifests.ContainerdUnit(), manifests.Containerd(""), manifests.Crictl(""), manifests.CRIO("")}) {
 		paths = append(paths, f.Path)
 	}
+	paths = append(paths, manifests.CertsDir)
 	infos, err := t.Host.Stat(ctx, paths...)
 	if err != nil {
 		return err
@@ -103,8 +104,8 @@ func (t *Target) restoreUnits(ctx context.Context) error {
 	return nil
 }
 
-func (t *Target) restoreFiles(ctx context.Context, kept map[string]bool) error {
-	things := t.Journal.things(aFile)
+// restoreFiles undoes these things of the journal.
+func (t *Target) restoreFiles(ctx context.Context, things []Step, kept map[string]bool) error {
 	var paths []string
 	for _, s := range things {
 		paths = append(paths, s.Name, host.Temporary(s.Name))

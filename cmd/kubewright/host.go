@@ -75,7 +75,7 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 	if os.Geteuid() != 0 { // the rest would only say which file is not for everybody
 		return &phases.NotReadyError{Err: errNotRoot}
 	}
-	t := &phases.Target{Host: providers.Local().Host, Ledger: command != "reset"}
+	t := &phases.Target{Host: providers.Local().Host, Ledger: command != "reset", Credentials: credentials}
 	if !o.dryRun { // who only looks is in nobody's way
 		locked, release, err := t.Host.Lock(ctx, command)
 		if err != nil {
