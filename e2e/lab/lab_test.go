@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kubewright/kubewright/e2e/faulty"
+	"github.com/kubewright/kubewright/e2e/servers"
 )
 
 // One lab for what only real hosts can show. It needs root and the artifacts; the first run builds for minutes.
@@ -83,6 +86,23 @@ func TestHosts(t *testing.T) {
 		found, err := l.Find(ctx, "b")
 		if err != nil || found.IP != b.IP {
 			t.Errorf("found %v, %v", found, err)
+		}
+	})
+	t.Run("reach this machine's servers", func(t *testing.T) {
+		if err := servers.Reach(ctx); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := faulty.Serve(dir, faulty.Options{Address: servers.Reachable + ":0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		if out, _, err := a.Exec(ctx, nil, "busybox", "wget", "-qO-", s.URL+"/f"); err != nil || out != "hello" {
+			t.Errorf("got %q, %v", out, err)
 		}
 	})
 	t.Run("report a failed command", func(t *testing.T) {
