@@ -106,7 +106,9 @@ func (s *supply) give(ctx context.Context, t *testing.T, h *lab.Host) {
 }
 
 // The lab's CoreDNS is not the one that goes with its Kubernetes.
-func suppliedDocument() string { return cluster.Document("dns: {imageTag: " + lab.CoreDNSVersion + "}") }
+func suppliedDocument() string {
+	return cluster.Document("dns: {imageTag: " + lab.CoreDNSVersion + "}")
+}
 
 // Everything that comes from outside: from a mirror and a registry, through a proxy, into one file, and
 // from there to a host without any network; and, beside it, straight to hosts that reach the mirror.

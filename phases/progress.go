@@ -21,7 +21,7 @@ func (t *Target) moving(item string) func(done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		now := time.Now()
-		if done == last || done < total && now.Sub(told) < progressInterval {
+		if done == last || (done < total || total <= 0) && now.Sub(told) < progressInterval {
 			return
 		}
 		told, last = now, done

@@ -28,8 +28,12 @@ func (b *bars) progress(e phases.Event) {
 	if bar == nil {
 		bar = b.all.AddBar(e.Total, mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(e.Item, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{C: decor.DSyncSpace})))
+		bar.DecoratorAverageAdjust(e.Time)
 		b.open[key] = bar
+	}
+	if e.Total > 0 {
+		bar.SetTotal(e.Total, false) // nobody may have known it before
 	}
 	bar.SetCurrent(e.Done)
 }

@@ -71,7 +71,7 @@ Phases, each also as "kubewright init phase NAME":
 	f.DurationVar(&o.ttl, "token-ttl", addons.TokenTTL, "after this the token expires; 0: never")
 	f.BoolVar(&o.upload, "upload-certs", false, "store the control plane's certificates in the cluster for two hours, encrypted, so that further control planes can join")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
-	must(cmd.MarkPersistentFlagDirname("bundle"))
+	must(cmd.MarkPersistentFlagDirname("cache-dir"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
 	addPhases(cmd, "", phases.Init(), func(cmd *cobra.Command, list []phases.Phase, _ []string) error {

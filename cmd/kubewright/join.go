@@ -80,7 +80,7 @@ Phases with --control-plane:
 	f.Int32Var(&o.bindPort, "apiserver-bind-port", 0, "port of this control plane's API server (default: the cluster's)")
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
 	must(cmd.MarkPersistentFlagFilename("discovery-file"))
-	must(cmd.MarkPersistentFlagDirname("bundle"))
+	must(cmd.MarkPersistentFlagDirname("cache-dir"))
 	must(cmd.MarkPersistentFlagDirname("patches"))
 	addPhases(cmd, "HOST:PORT", joinPhases(), func(cmd *cobra.Command, list []phases.Phase, args []string) error {
 		return o.run(cmd.Context(), args, list)

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/phases"
+)
+
+// createOptions are those of bundle create.
+type createOptions struct {
+	artifactOptions
+	config     string
+	kubernetes string
+	platforms  []string
+	role       string
+	images     []string
+}
+
+func newBundleCreate(out func() output) *cobra.Command {
+	o := &createOptions{}
+	cmd := &cobra.Command{
+		Use:   "create FILE|FOLDER",
+		Short: "Download everything that a cluster is made of, and pack it",
+		Long: `Download everything that a cluster is made of, and pack it.
+
+The names of images are resolved to digests once, and the files' digests are those of the
+catalogue; both are written to the lock, and every byte is held to it. What was downloaded
+before is taken from the cache; what was cut short goes on where it stopped. Proxies are those
+of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, credentials those of "docker login".`,
+		Example: `  kubewright bundle create kubernetes.tar.zst
+  kubewright bundle create --kubernetes-version v1.35.4 --platform linux/amd64,linux/arm64 bundle/
+  kubewright bundle create --role worker workers.tar.zst
+  kubewright bundle create --config cluster.yaml --mirror https://mirror.example.com/files bundle/`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0], out()) },
+	}
+	f := cmd.Flags()
+	o.flags(f)
+	f.StringVar(&o.config, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
+	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes (default: that of the document, else the newest that kubewright was tried with)")
+	f.StringSliceVar(&o.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "platforms of the hosts, linux/amd64, linux/arm64")
+	f.StringVar(&o.role, "role", "", "only what hosts of this role need: worker (default: everything)")
+	f.StringSliceVar(&o.images, "image", nil, "further images, by their full references")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml", "json"))
+	must(cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]string{"linux/amd64", "linux/arm64"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"worker"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// cluster is the document that says what is needed.
+func (o *createOptions) cluster() (*config.Cluster, error) {
+	c := &config.Cluster{}
+	if o.config != "" {
+		var err error
+		if c, err = load(o.config, config.Versions{Kubernetes: o.kubernetes}, true); err != nil {
+			return nil, err
+		}
+		if c == nil {
+			return nil, fmt.Errorf("%s: a JoinConfiguration alone describes no cluster", o.config)
+		}
+	}
+	if o.kubernetes != "" && c.Spec.KubernetesVersion != "" && strings.TrimPrefix(c.Spec.KubernetesVersion, "v") != strings.TrimPrefix(o.kubernetes, "v") {
+		return nil, fmt.Errorf("--kubernetes-version %s: the document says %s: write it in one place", o.kubernetes, c.Spec.KubernetesVersion)
+	}
+	set(&c.Spec.KubernetesVersion, o.kubernetes)
+	if err := o.apply(&c.Spec.Artifacts); err != nil {
+		return nil, err
+	}
+	c.Default(config.Versions{})
+	if o.role != "" && o.role != string(config.WorkerRole) {
+		return nil, fmt.Errorf("--role %q: write worker, or leave it out: a control plane needs everything", o.role)
+	}
+	return c, c.Validate()
+}
+
+func (o *createOptions) run(ctx context.Context, to string, out output) error {
+	c, err := o.cluster()
+	if err != nil {
+		return misuse(err)
+	}
+	images := slices.DeleteFunc(append(phases.Images(c), o.images...), func(image string) bool {
+		return o.role != "" && manifests.IsControlPlaneImage(image)
+	})
+	view := newView(out)
+	defer view.close()
+	var b *bundle.Bundle
+	var artifacts []bundle.Artifact
+	steps := []step{
+		{"resolve", "find out what the names mean, and download the files", func(ctx context.Context, moved bundle.Moved) (err error) {
+			if b, err = o.resolve(ctx, c, images, o.platforms, false, moved); err == nil {
+				artifacts = b.Lock().Artifacts
+			}
+			return err
+		}},
+		{"download", "download the images", func(ctx context.Context, moved bundle.Moved) error {
+			_, err := b.Fetch(ctx, artifacts, moved)
+			return err
+		}},
+		{"pack", "write the bundle", func(ctx context.Context, moved bundle.Moved) error {
+			return b.Pack(ctx, artifacts, to, moved)
+		}},
+	}
+	if err := runSteps(ctx, view, steps); err != nil {
+		return err
+	}
+	view.close()
+	return o.created(out, to, b.Lock())
+}
+
+// created tells what was made.
+func (o *createOptions) created(out output, to string, l bundle.Lock) error {
+	if out == "json" {
+		return json.NewEncoder(os.Stdout).Encode(describeBundle("Bundle", to, l))
+	}
+	fmt.Printf("%s holds %d artifacts. Its lock is %s; whoever uses it can insist with --lock %[3]s\n", to, len(l.Artifacts), l.Digest())
+	return nil
+}
