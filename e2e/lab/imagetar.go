@@ -24,7 +24,11 @@ func (b *Builder) ImageTar(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := b.make(ctx, "image-tar", "tar of the bundle's images", key(filepath.Base(folder)), func(ctx context.Context, dir string) error {
+	lock, err := os.ReadFile(filepath.Join(folder, "lock.yaml")) // all digests; it outlives a change of what packs
+	if err != nil {
+		return "", err
+	}
+	dir, err := b.make(ctx, "image-tar", "tar of the bundle's images", key(string(lock)), func(ctx context.Context, dir string) error {
 		return writeImageTar(filepath.Join(dir, imageTar), folder)
 	})
 	return filepath.Join(dir, imageTar), err
