@@ -154,11 +154,9 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 		return errors.Join(context.Cause(ctx), err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		if p.resumed { // of a file whose length nobody has said, all may be here
-			return nil
-		}
-		return finalError{errors.New(resp.Status)}
+	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && p.size > 0 {
+		p.whole = true // there is no more
+		return nil
 	}
 	if err := answered(resp); err != nil {
 		return err
@@ -209,7 +207,8 @@ type part struct {
 	want    blob
 	size    int64
 	hash    hash.Hash
-	resumed bool // some of it is from an earlier run, or nobody knows whether it is whole
+	resumed bool // some of it is from an earlier run
+	whole   bool // the server has no more, where nobody knows the size
 }
 
 func openPart(dir string, want blob) (*part, error) {
@@ -223,7 +222,7 @@ func openPart(dir string, want blob) (*part, error) {
 		f.Close()
 		return nil, err
 	}
-	p.resumed = p.size > 0 || want.size == unknown
+	p.resumed = p.size > 0
 	if want.size != unknown && p.size > want.size {
 		if err := p.restart(); err != nil {
 			f.Close()
@@ -240,7 +239,7 @@ func (p *part) restart() error {
 		return err
 	}
 	_, err := p.f.Seek(0, io.SeekStart)
-	p.size, p.resumed = 0, false
+	p.size, p.resumed, p.whole = 0, false, false
 	p.hash.Reset()
 	return err
 }
@@ -272,18 +271,19 @@ func (p *part) add(b []byte) error {
 // errWrong ends every report of downloaded bytes that are not what they should be.
 var errWrong = errors.New("the server, or somebody on the way, has changed it: nothing of it was kept; try another mirror, and tell whoever runs this one")
 
-// check compares the digest of a part that is whole. One with bytes of an earlier run is begun anew, once.
+// check compares the digest of a part that is whole. One with bytes of an earlier run is begun anew, once; of one
+// whose size nobody knows, more is asked for.
 func (p *part) check() error {
 	got := "sha256:" + hex.EncodeToString(p.hash.Sum(nil))
 	if got == p.want.digest {
 		return nil
 	}
-	size := p.size
-	if p.resumed {
-		return errors.Join(p.restart(), fmt.Errorf("%d bytes have digest %s, should have %s", size, got, p.want.digest))
-	}
-	if err := p.discard(); err != nil {
+	err := fmt.Errorf("%d bytes have digest %s, should have %s", p.size, got, p.want.digest)
+	switch {
+	case p.resumed:
+		return errors.Join(p.restart(), err)
+	case p.want.size == unknown && !p.whole:
 		return err
 	}
-	return finalError{fmt.Errorf("%d bytes have digest %s, should have %s: %w", size, got, p.want.digest, errWrong)}
+	return finalError{errors.Join(fmt.Errorf("%w: %w", err, errWrong), p.discard())}
 }

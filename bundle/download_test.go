@@ -112,6 +112,40 @@ func TestFetchOutlivesEveryFault(t *testing.T) {
 	}
 }
 
+// As with a lock, but nobody has said how long the file is: the catalogue has digests alone.
+func TestDownloadOfUnknownSizeOutlivesEveryFault(t *testing.T) {
+	for name, x := range map[string]struct {
+		faults []faulty.Fault
+		want   string
+	}{
+		"none":                    {},
+		"cut again and again":     {faults: []faulty.Fault{{Cut: 10 << 10, Times: 25}}},
+		"says that it is shorter": {faults: []faulty.Fault{{NoRange: true, Cut: 1000, Times: 1}, {AddLength: -100_000, Times: 2}}},
+		"says that it is longer":  {faults: []faulty.Fault{{AddLength: 1000, Times: 2}}},
+		"a flipped byte":          {faults: []faulty.Fault{{Flip: 1000}}, want: "have digest sha256:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, r, content := published(t)
+			s.Break(published1, x.faults...)
+			c := newCache(t)
+			from, err := r.fileLocations("", "https://dl.example.test/file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.bring(context.Background(), c.dir, blob{host.Digest(content), unknown}, from, nil)
+			if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+				t.Fatal(err)
+			}
+			if x.want != "" && len(files(t, filepath.Join(c.dir, blobsDir))) != 0 {
+				t.Error("something of it was kept")
+			}
+			if x.want == "" && !bytes.Equal(contentOf(t, blobPath(c.dir, host.Digest(content))), content) {
+				t.Error("other bytes")
+			}
+		})
+	}
+}
+
 func TestFetchGoesOnWhereItWasCut(t *testing.T) {
 	s, r, content := published(t)
 	s.Break(published1, faulty.Fault{Cut: 100 << 10, Times: 1}, faulty.Fault{Status: 503})
