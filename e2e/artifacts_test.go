@@ -208,7 +208,7 @@ func airGap(ctx context.Context, t *testing.T, h *lab.Host, file, lock string) {
 	}
 	argv := []string{"init", "--config", "/root/cluster.yaml", "--bundle", "/root/kubernetes.tar.zst", "--lock"}
 	refused(ctx, t, h, append([]string{tool}, append(argv, "sha256:"+strings.Repeat("0", 64))...), "--lock asks for", "another bundle, or somebody has changed it")
-	if left := run(ctx, t, h, "sh", "-c", "ls /var/cache/kubewright/blobs/sha256 /usr/local/bin 2>/dev/null; true"); strings.TrimSpace(left) != "" {
+	if left := run(ctx, t, h, "sh", "-c", "find /var/cache/kubewright/blobs /usr/local/bin -type f 2>/dev/null; true"); left != "" {
 		t.Errorf("a bundle of another lock left %s", left)
 	}
 	kubewright(ctx, t, h, append(argv, lock)...)

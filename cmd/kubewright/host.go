@@ -102,10 +102,11 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 
 // openBundle opens --bundle. What is not a folder takes a while, which is shown.
 func (o *hostOptions) openBundle(ctx context.Context, t *phases.Target) (err error) {
-	if info, err := os.Stat(o.bundle); o.bundle == "" || err == nil && info.IsDir() {
-		if o.bundle != "" {
-			t.Bundle, err = o.open(ctx, o.bundle, nil)
-		}
+	if o.bundle == "" {
+		return nil
+	}
+	if info, err := os.Stat(o.bundle); err == nil && info.IsDir() {
+		t.Bundle, err = o.open(ctx, o.bundle, nil)
 		return err
 	}
 	view := newView(o.out())
