@@ -6,11 +6,11 @@ import (
 	"github.com/kubewright/kubewright/config"
 )
 
-// Versions are those of what the bundle holds for a platform (empty: any), so that a
+// Versions are those of what the lock holds for a platform (empty: any), so that a
 // document need not repeat them.
-func (b *Bundle) Versions(platform string) config.Versions {
+func (l Lock) Versions(platform string) config.Versions {
 	var v config.Versions
-	for _, a := range b.lock.Artifacts {
+	for _, a := range l.Artifacts {
 		if platform != "" && a.Platform != platform {
 			continue
 		}

@@ -3,7 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,8 +23,14 @@ import (
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	ctx, l := needLab(t, 5*time.Minute)
-	file, layer := damagedBundle(ctx, t, l, "kubelet"), damagedBundle(ctx, t, l, "registry.k8s.io/etcd:3.6.8-0")
-	h := hosts(ctx, t, lab.HostOptions{Mounts: []lab.Mount{{Source: file.dir, Target: "/mnt/damaged-file"}, {Source: layer.dir, Target: "/mnt/damaged-layer"}}}, "mistaken")[0]
+	const etcd = "registry.k8s.io/etcd:3.6.8-0"
+	file, layer, manifest := damagedBundle(ctx, t, l, "kubelet", aFile), damagedBundle(ctx, t, l, etcd, aLayer), damagedBundle(ctx, t, l, etcd, aManifest)
+	lock, packed := damagedBundle(ctx, t, l, "kubelet", aLock), damagedBundle(ctx, t, l, "kubelet", aTar)
+	var mounts []lab.Mount
+	for name, d := range map[string]damaged{"file": file, "layer": layer, "manifest": manifest, "lock": lock, "tar": packed} {
+		mounts = append(mounts, lab.Mount{Source: d.dir, Target: "/mnt/damaged-" + name})
+	}
+	h := hosts(ctx, t, lab.HostOptions{Mounts: mounts}, "mistaken")[0]
 	before := state(ctx, t, h)
 	initWith := func(t *testing.T, document string, args ...string) []string {
 		t.Helper()
@@ -70,7 +76,20 @@ func TestMistakes(t *testing.T) {
 		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-file"), "[Artifacts]", "kubelet "+lab.KubernetesVersion, file.digest, "damaged or was tampered with; make or fetch it again")
 	})
 	t.Run("a flipped byte in a layer of an image", func(t *testing.T) {
-		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-layer"), "[Artifacts]", "registry.k8s.io/etcd:3.6.8-0", layer.digest, "damaged or was tampered with; make or fetch it again")
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-layer"), "[Artifacts]", etcd, layer.digest, "damaged or was tampered with; make or fetch it again")
+	})
+	t.Run("a flipped byte in a manifest", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-manifest"), "[Artifacts]", etcd, manifest.digest, "damaged or was tampered with; make or fetch it again")
+	})
+	t.Run("a lock that says something else", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-lock"), "[Artifacts]", "kubelet "+lab.KubernetesVersion, "is missing", "damaged or was tampered with; make or fetch it again")
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-lock", "--lock", lock.digest), "--lock asks for "+lock.digest, "somebody has changed it")
+	})
+	t.Run("a flipped byte in a packed bundle", func(t *testing.T) {
+		refused(ctx, t, h, initWith(t, good, "--bundle", "/mnt/damaged-tar/bundle.tar"), "kubelet "+lab.KubernetesVersion, packed.digest, "damaged or was tampered with; make or fetch it again")
+		if left := run(ctx, t, h, "sh", "-c", "find /var/cache/kubewright -name '"+strings.TrimPrefix(packed.digest, "sha256:")+"'; ls /var/cache/kubewright/locks"); left != "" {
+			t.Errorf("it left %s", left)
+		}
 	})
 
 	if after := state(ctx, t, h); after != before {
@@ -105,26 +124,35 @@ func state(ctx context.Context, t *testing.T, h *lab.Host) string {
 		ls /etc/systemd/system /run/containerd 2>/dev/null; true`)
 }
 
+// damaged is a bundle with a wrong byte, and the digest of what should be there.
 type damaged struct{ dir, digest string }
 
-// damagedBundle is a copy of the lab's bundle in which one byte of one blob is another: the
-// middle of a file, or of the last layer of an image.
-func damagedBundle(ctx context.Context, t *testing.T, l *lab.Lab, artifact string) damaged {
+// Where the byte is.
+const (
+	aFile     = "a file"
+	aLayer    = "the last layer of an image"
+	aManifest = "the manifest of an image"
+	aLock     = "what the lock says of an artifact; the digest is the right lock's"
+	aTar      = "a file in bundle.tar, which holds nothing else"
+)
+
+// damagedBundle is a copy of the lab's bundle in which one byte is another.
+func damagedBundle(ctx context.Context, t *testing.T, l *lab.Lab, artifact, where string) damaged {
 	t.Helper()
-	from, err := l.Bundle(ctx)
-	if err != nil {
-		t.Fatal(err)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	from, err := l.Bundle(ctx)
+	must(err)
 	// Beside the cache: all other blobs are links.
 	dir, err := os.MkdirTemp(filepath.Dir(from), "damaged-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b, err := bundle.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	a, ok := b.Find(artifact, "linux/"+runtime.GOARCH)
 	if !ok {
 		t.Fatalf("the bundle has no %s", artifact)
@@ -132,38 +160,58 @@ func damagedBundle(ctx context.Context, t *testing.T, l *lab.Lab, artifact strin
 	blob := func(root, digest string) string {
 		return filepath.Join(root, "blobs/sha256", strings.TrimPrefix(digest, "sha256:"))
 	}
-	digest := a.Digest
-	if a.Type == bundle.Image {
-		content, err := os.ReadFile(blob(from, a.Digest))
-		if err != nil {
-			t.Fatal(err)
-		}
+	d := damaged{dir, a.Digest}
+	at := blob(from, d.digest)
+	switch where {
+	case aTar:
+		file := filepath.Join(dir, "bundle.tar")
+		must(b.Pack(ctx, []bundle.Artifact{a}, file, nil))
+		flipByte(t, file, file)
+		return d
+	case aLayer:
+		content, err := os.ReadFile(at)
+		must(err)
 		manifest, err := v1.ParseManifest(bytes.NewReader(content))
-		if err != nil {
-			t.Fatal(err)
-		}
-		digest = manifest.Layers[len(manifest.Layers)-1].Digest.String()
+		must(err)
+		d.digest = manifest.Layers[len(manifest.Layers)-1].Digest.String()
+		at = blob(from, d.digest)
+	case aLock:
+		at = filepath.Join(from, "lock.yaml")
 	}
-	err = filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+	must(filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		to := filepath.Join(dir, strings.TrimPrefix(path, from))
-		if d.IsDir() {
+		if entry.IsDir() {
 			return os.MkdirAll(to, 0o755)
 		}
-		if path != blob(from, digest) {
+		if path != at {
 			return os.Link(path, to)
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		if where == aLock {
+			lock, err := os.ReadFile(path)
+			hex := strings.TrimPrefix(d.digest, "sha256:")
+			return errors.Join(err, os.WriteFile(to, bytes.Replace(lock, []byte(hex), []byte(strings.Repeat("0", 64)), 1), 0o644))
 		}
-		content[len(content)/2] ^= 1
-		return os.WriteFile(to, content, 0o644)
-	})
-	if err != nil {
-		t.Fatal(fmt.Errorf("copy the bundle: %w", err))
+		flipByte(t, path, to)
+		return nil
+	}))
+	if where == aLock {
+		d.digest = b.Lock().Digest()
 	}
-	return damaged{dir, digest}
+	return d
+}
+
+// flipByte copies a file with another byte in its middle.
+func flipByte(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 1
+	if err := os.WriteFile(to, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

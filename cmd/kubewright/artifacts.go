@@ -153,7 +153,7 @@ func (o *artifactOptions) open(ctx context.Context, where string, moved bundle.M
 	case isURL(where):
 		b, err = o.openServed(ctx, where)
 	case err != nil:
-		return nil, misuse(fmt.Errorf("open bundle: %w", err))
+		return nil, misuse(fmt.Errorf("open bundle: %w: name a folder with a lock.yaml, a file, or an http(s) address", err))
 	case info.IsDir():
 		if b, err = bundle.Open(where); err != nil {
 			return nil, misuse(err)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/config/kubeadm"
 )
@@ -15,20 +14,17 @@ import (
 func newConfig(out func() output) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Print, validate or migrate documents", Example: "  kubewright config print"}
 	holdsCommands(cmd)
-	var file, dir string
+	var file, where string
+	artifacts := &artifactOptions{}
 	cmd.PersistentFlags().StringVar(&file, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
-	cmd.PersistentFlags().StringVar(&dir, "bundle", "", "folder whose versions are the defaults")
+	cmd.PersistentFlags().StringVar(&where, "bundle", "", "bundle whose versions are the defaults: a folder, a file, or an address")
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
-	must(cmd.MarkPersistentFlagDirname("bundle"))
 	versions := func() (config.Versions, error) {
-		if dir == "" {
+		if where == "" {
 			return config.Versions{}, nil
 		}
-		b, err := bundle.Open(dir)
-		if err != nil {
-			return config.Versions{}, err
-		}
-		return b.Versions(""), nil
+		l, err := artifacts.readLock(cmd.Root().Context(), where)
+		return l.Versions(""), err
 	}
 	load := func(named bool) (*config.Cluster, error) {
 		v, err := versions()

@@ -135,7 +135,7 @@ func (o *hostOptions) complete(c *config.Cluster, t *phases.Target, role config.
 	o.addOwn(c, t, role)
 	v := o.live // where nobody says otherwise, what runs goes on
 	if t.Bundle != nil {
-		v = t.Bundle.Versions("linux/" + t.Facts.Machine)
+		v = t.Bundle.Lock().Versions("linux/" + t.Facts.Machine)
 	}
 	c.Default(v)
 	if err := c.Validate(); err != nil {

@@ -167,6 +167,9 @@ func (o *joinOptions) acquireAs(ctx context.Context, t *phases.Target, list []ph
 		return err
 	}
 	c := *d.Cluster
+	if o.mirror != "" {
+		c.Spec.Artifacts.Mirror = "" // this host may have one of its own
+	}
 	if err := o.apply(&c.Spec.Artifacts); err != nil {
 		return misuse(err)
 	}
