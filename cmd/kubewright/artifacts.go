@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/pflag"
@@ -250,6 +251,25 @@ func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, list []phas
 		}
 		return o.resolve(ctx, c, phases.Images(c), []string{t.Platform()}, !lacks, moved)
 	})
+}
+
+// tellLock says which lock this host is held to.
+func (o *hostOptions) tellLock(t *phases.Target) {
+	if t.Bundle == nil {
+		return
+	}
+	whose := "the lock that --lock names"
+	switch {
+	case o.lock != "":
+	case o.bundle != "":
+		whose = "the bundle's own lock"
+	case t.Discover != nil:
+		whose = "the lock of the cluster"
+	default:
+		whose = "the lock in the cache"
+	}
+	t.Report(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "artifacts", State: phases.Notice,
+		Message: fmt.Sprintf("every byte is held to %s, %s", whose, t.Bundle.Lock().Digest())})
 }
 
 // adopt holds this host to the lock of its cluster; with known only where it was before.

@@ -36,7 +36,7 @@ func newInit(out func() output) *cobra.Command {
 		Short: "Make this host the control plane of a new cluster",
 		Long: `Make this host the control plane of a new cluster.
 
-What the host lacks is installed from --bundle; certificates, static pods, kubelet,
+What the host lacks is installed from --bundle, or downloaded; certificates, static pods, kubelet,
 kube-proxy, CoreDNS and the pod network are made. It ends with a kubeconfig in
 /etc/kubernetes/admin.conf and prints the command with which workers join.
 
@@ -47,7 +47,8 @@ for the pod network: it is flannel where they give podSubnet, else none; --cni c
 
 Phases, each also as "kubewright init phase NAME":
 ` + describePhases(phases.Init()),
-		Example: `  kubewright init --bundle /mnt/bundle --dry-run
+		Example: `  kubewright init
+  kubewright init --bundle kubernetes.tar.zst --dry-run
   kubewright init --bundle /mnt/bundle
   kubewright init --config cluster.yaml --bundle /mnt/bundle
   kubewright init --config kubeadm.yaml --bundle /mnt/bundle --cni none
@@ -58,7 +59,7 @@ Phases, each also as "kubewright init phase NAME":
 	o.flags(cmd.PersistentFlags())
 	f, s := cmd.PersistentFlags(), &o.document.Spec
 	f.StringVar(&o.config, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
-	f.StringVar(&s.KubernetesVersion, "kubernetes-version", "", "version to install (default: that of the bundle)")
+	f.StringVar(&s.KubernetesVersion, "kubernetes-version", "", "version to install (default: that of the bundle, else the newest that kubewright was tried with)")
 	f.StringVar(&s.ControlPlane.Endpoint, "control-plane-endpoint", "", "stable HOST[:PORT] for all API servers")
 	f.Int32Var(&s.ControlPlane.BindPort, "apiserver-bind-port", 0, "port of the API server (default 6443)")
 	f.StringSliceVar(&o.certSANs, "apiserver-cert-extra-sans", nil, "further names and addresses in the API server's certificate")
@@ -204,6 +205,7 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 	if err := o.acquire(ctx, t, list, c, nil); err != nil {
 		return err
 	}
+	o.tellLock(t)
 	whole := len(list) == len(phases.Init())
 	fresh := freshHost(t)
 	t.JoinToken = phases.JoinToken(t.API, token, fresh)

@@ -199,6 +199,7 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) e
 	if err := o.acquireAs(ctx, t, in.list); err != nil {
 		return err
 	}
+	o.tellLock(t)
 	done, err := o.runOrPlan(ctx, in.list, t, view)
 	if err != nil || !done {
 		return err

@@ -27,11 +27,13 @@ was cut short, by whatever, is finished by running it again.
 Exit codes: 0 done, or nothing to do; 1 something failed: run it again when it is mended;
 2 wrong flags, arguments or document; 3 preflight found the host not ready; 4 another run
 is at work on the host; 130 interrupted. After 2, 3 and 4 nothing was changed.`,
-		Example: `  # a control plane, from a folder with everything that it needs
-  kubewright init --bundle /mnt/bundle
+		Example: `  # a control plane, and a worker
+  kubewright init
+  kubewright join 192.0.2.11:6443 --token TOKEN --discovery-token-ca-cert-hash sha256:HEX
 
-  # a worker
-  kubewright join 192.0.2.11:6443 --bundle /mnt/bundle --token TOKEN --discovery-token-ca-cert-hash sha256:HEX`,
+  # the same without the internet
+  kubewright bundle create kubernetes.tar.zst
+  kubewright init --bundle kubernetes.tar.zst`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
