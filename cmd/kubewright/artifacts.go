@@ -26,6 +26,7 @@ type artifactOptions struct {
 	mirrorCA   string
 	registries []string // HOST=URL
 	lock       string
+	adopted    bool // the lock is that of the cluster
 }
 
 // openFlags are those of whoever opens a bundle.
@@ -246,6 +247,7 @@ func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, list []phas
 				return nil, fmt.Errorf("the lock of the cluster: %w", err)
 			}
 			if _, ok := l.Find("kubelet", t.Platform()); ok {
+				o.adopted = true
 				return o.adopt(c, l, !lacks)
 			}
 		}
@@ -263,7 +265,7 @@ func (o *hostOptions) tellLock(t *phases.Target) {
 	case o.lock != "":
 	case o.bundle != "":
 		whose = "the bundle's own lock"
-	case t.Discover != nil:
+	case o.adopted:
 		whose = "the lock of the cluster"
 	default:
 		whose = "the lock in the cache"
