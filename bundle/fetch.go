@@ -98,6 +98,9 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 			blobs = imageBlobs(manifests[i])
 		}
 		lacking, done := new[i], &atomic.Int64{}
+		if a.Type == Image {
+			done.Store(a.Size - sizeOfAll(blobs)) // its manifest is here
+		}
 		for _, x := range blobs {
 			if seen[x.digest] || checkBlob(ctx, dir, x, nil) == nil {
 				done.Add(x.size)
@@ -120,6 +123,13 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 		}
 	}
 	return nil
+}
+
+func sizeOfAll(blobs []blob) (n int64) {
+	for _, x := range blobs {
+		n += x.size
+	}
+	return n
 }
 
 // space refuses to begin what cannot end.

@@ -25,8 +25,9 @@ type PushOptions struct {
 	CA       string // trusted beside the system's, PEM
 	Insecure bool   // without TLS
 	Keychain authn.Keychain
-	// Pushed hears of every image, once it is there.
+	// Pushed hears of every image, once it is there; Moved of its bytes, if it is not nil.
 	Pushed func(image, as string)
+	Moved  Moved
 }
 
 // Push brings images to a registry, so that it can be a mirror: registry.k8s.io/pause:3.10.2 is
@@ -51,7 +52,7 @@ func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushO
 		if err != nil {
 			return err
 		}
-		if err := b.push(byName[image], as, options); err != nil {
+		if err := b.push(byName[image], as, append(options, o.progress(image)...)); err != nil {
 			return fmt.Errorf("push %s to %s: %w", image, as, err)
 		}
 		if o.Pushed != nil {
@@ -59,6 +60,22 @@ func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushO
 		}
 	}
 	return nil
+}
+
+// progress of one image; what the registry has already is not moved.
+func (o PushOptions) progress(image string) []remote.Option {
+	if o.Moved == nil {
+		return nil
+	}
+	updates := make(chan v1.Update, 16)
+	go func() {
+		for u := range updates { // until the library closes it
+			if u.Complete > 0 {
+				o.Moved(image, u.Complete, u.Total)
+			}
+		}
+	}()
+	return []remote.Option{remote.WithProgress(updates)}
 }
 
 // pushedName is what an image is called in a registry that mirrors its own.

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,6 +162,7 @@ func TestResolveOnceAndFetchWhatItSays(t *testing.T) {
 	}
 	c := newCache(t)
 	w := Wish{Kubernetes: "v1.36.3", Images: []string{"registry.example.test/a:1"}, Platforms: []string{amd64}}
+	var mu sync.Mutex
 	l, err := c.Resolve(ctx, w, catalogue, r, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -188,8 +190,19 @@ func TestResolveOnceAndFetchWhatItSays(t *testing.T) {
 	}
 
 	b := c.Bundle(l, r)
-	if n, err := b.Fetch(ctx, l.Artifacts, nil); err != nil || n != 1 {
+	var done, total int64
+	moved := func(item string, d, all int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if item == "registry.example.test/a:1" {
+			done, total = max(done, d), all
+		}
+	}
+	if n, err := b.Fetch(ctx, l.Artifacts, moved); err != nil || n != 1 {
 		t.Errorf("fetched %d, should be the image alone: %v", n, err)
+	}
+	if done != total || total == 0 {
+		t.Errorf("the image stands at %d of %d bytes", done, total)
 	}
 	if err := b.Verify(ctx, l.Artifacts, nil); err != nil {
 		t.Error(err)

@@ -36,11 +36,12 @@ func OpenPacked(name string, moved Moved) (*Packed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bundle: %w", err)
 	}
-	p := &Packed{name: name, f: f, end: func() {}, moved: moved}
+	p := &Packed{name: name, f: f, end: func() {}}
 	if err := p.start(); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("bundle %s: %w", name, err)
 	}
+	p.moved = moved // from here on
 	return p, nil
 }
 

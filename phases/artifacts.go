@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
@@ -19,12 +20,22 @@ func Acquire(ctx context.Context, t *Target, get func(context.Context, bundle.Mo
 	})
 }
 
-// Show tells of some work as of a phase. The work is nothing that a host has to be brought back from.
+// Show tells of some work as of a phase. What moves nothing has changed nothing. The work is nothing
+// that a host has to be brought back from.
 func Show(ctx context.Context, t *Target, name, short string, work func(context.Context, bundle.Moved) error) error {
 	own := *t
 	own.Journal = nil
 	return Run(ctx, []Phase{{Name: name, Short: short, Run: func(ctx context.Context, own *Target) error {
-		return work(ctx, own.items())
+		items := own.items()
+		var moved atomic.Bool
+		err := work(ctx, func(item string, done, total int64) {
+			moved.Store(true)
+			items(item, done, total)
+		})
+		if moved.Load() {
+			own.changed(1)
+		}
+		return err
 	}}}, &own, nil)
 }
 

@@ -26,7 +26,7 @@ func (b *bars) progress(e phases.Event) {
 	key := e.Phase + " " + e.Item
 	bar := b.open[key]
 	if bar == nil {
-		bar = b.all.AddBar(e.Total, mpb.BarRemoveOnComplete(),
+		bar = b.all.AddBar(max(e.Total, 0), mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(e.Item, decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{C: decor.DSyncSpace})))
 		bar.DecoratorAverageAdjust(e.Time)
@@ -34,6 +34,7 @@ func (b *bars) progress(e phases.Event) {
 	}
 	if e.Total > 0 {
 		bar.SetTotal(e.Total, false) // nobody may have known it before
+		bar.EnableTriggerComplete()
 	}
 	bar.SetCurrent(e.Done)
 }

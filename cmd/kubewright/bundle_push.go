@@ -53,7 +53,7 @@ https://HOST/FOLDER.`,
 					pushed = []string{folder}
 					return b.Pack(ctx, l.Artifacts, folder, moved)
 				}
-				p := bundle.PushOptions{Insecure: plain, Keychain: authn.DefaultKeychain, Pushed: func(_, as string) { pushed = append(pushed, as) }}
+				p := bundle.PushOptions{Insecure: plain, Keychain: authn.DefaultKeychain, Moved: moved, Pushed: func(_, as string) { pushed = append(pushed, as) }}
 				if o.mirrorCA != "" {
 					ca, err := os.ReadFile(o.mirrorCA)
 					if err != nil {
