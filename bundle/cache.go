@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-
-	"github.com/kubewright/kubewright/host"
 )
 
 // Cache is a folder of blobs that many bundles share, and of their locks. It is never
@@ -57,6 +55,10 @@ func (c *Cache) exclusive(ctx context.Context) (unlock func(), err error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
+			if err := removeNew(c.dir); err != nil {
+				f.Close()
+				return nil, fmt.Errorf("cache: %w", err)
+			}
 			return func() { f.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
@@ -110,13 +112,4 @@ func digestName(l Lock) string { return strings.Replace(l.Digest(), ":", "-", 1)
 func has(dir string, b blob) bool {
 	info, err := os.Stat(blobPath(dir, b.digest))
 	return err == nil && (b.size == unknown || info.Size() == b.size)
-}
-
-// writeRaw stores a small blob.
-func writeRaw(dir string, raw []byte) error {
-	b := blob{host.Digest(raw), int64(len(raw))}
-	if has(dir, b) {
-		return nil
-	}
-	return renameio.WriteFile(blobPath(dir, b.digest), raw, 0o644)
 }

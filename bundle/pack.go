@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
-	"github.com/google/renameio/v2"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubewright/kubewright/host"
 )
 
 // A bundle in one file is a tar, or one compressed with zstd: the lock, then the manifests of
@@ -109,12 +112,24 @@ func (b *Bundle) packFolder(ctx context.Context, l Lock, pieces []blob, to strin
 	return w.Close()
 }
 
-func (b *Bundle) packFile(ctx context.Context, l Lock, pieces []blob, to string, moved func(int64)) error {
-	f, err := renameio.NewPendingFile(to, renameio.WithPermissions(0o644))
+func (b *Bundle) packFile(ctx context.Context, l Lock, pieces []blob, to string, moved func(int64)) (err error) {
+	// The same name each time, so that a run that was killed leaves nothing that the next does not take over.
+	f, err := os.OpenFile(host.Temporary(to), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
-	defer f.Cleanup()
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another run writes %s: %w", to, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
 	var out io.WriteCloser = nopCloser{f}
 	if strings.HasSuffix(to, ".zst") {
 		out, err = zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)))
@@ -144,7 +159,10 @@ func (b *Bundle) packFile(ctx context.Context, l Lock, pieces []blob, to string,
 	if err := out.Close(); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), to)
 }
 
 // tarFile adds a file without anything that would differ from one packing to the next.

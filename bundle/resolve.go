@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -153,7 +154,7 @@ func (x *resolver) image(ctx context.Context, image, platform string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeRaw(x.dir, found.raw); err != nil {
+	if _, err := writeBlob(ctx, x.dir, bytes.NewReader(found.raw), blob{found.digest, int64(len(found.raw))}); err != nil {
 		return err
 	}
 	a := Artifact{Name: image, Type: Image, Platform: platform, Digest: found.digest, Size: found.size}

@@ -405,7 +405,7 @@ func TestPruneKeepsWhatWasUsedLast(t *testing.T) {
 		own := fmt.Appendf(nil, "kubelet %d", i)
 		l := Lock{APIVersion: APIVersion, Kind: Kind, Origin: Built}
 		for name, content := range map[string][]byte{"kubelet": own, "runc": shared} {
-			if err := writeRaw(c.dir, content); err != nil {
+			if _, err := writeBlob(ctx, c.dir, bytes.NewReader(content), blob{}); err != nil {
 				t.Fatal(err)
 			}
 			l.Artifacts = append(l.Artifacts, Artifact{Name: name, Type: File, Version: fmt.Sprintf("v1.36.%d", i), Platform: amd64, Digest: host.Digest(content), Size: int64(len(content))})

@@ -41,16 +41,24 @@ func Create(dir, origin string) (*Writer, error) {
 	if err := os.MkdirAll(filepath.Join(dir, blobsDir), 0o755); err != nil {
 		return nil, fmt.Errorf("make bundle: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, blobsDir, newBlob)) // by a Writer that was killed
-	if err != nil {
+	if err := removeNew(dir); err != nil {
 		return nil, fmt.Errorf("make bundle: %w", err)
+	}
+	return w, nil
+}
+
+// removeNew removes what somebody who was killed left half written.
+func removeNew(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, blobsDir, newBlob))
+	if err != nil {
+		return err
 	}
 	for _, path := range left {
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("make bundle: %w", err)
+			return err
 		}
 	}
-	return w, nil
+	return nil
 }
 
 // AddFile copies a file into the bundle. Name, Version and Platform of a are the caller's; the rest is found out.

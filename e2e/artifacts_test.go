@@ -76,8 +76,7 @@ func newSupply(ctx context.Context, t *testing.T, l *lab.Lab) *supply {
 // here runs our command on this machine, as the operator's.
 func (s *supply) here(ctx context.Context, t *testing.T, tool string, args ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Join(s.dir, "docker"), "HTTPS_PROXY="+s.proxy.URL, "NO_PROXY=")
+	cmd := s.command(ctx, tool, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -87,6 +86,12 @@ func (s *supply) here(ctx context.Context, t *testing.T, tool string, args ...st
 		t.Error("a password was printed")
 	}
 	return stdout.String()
+}
+
+func (s *supply) command(ctx context.Context, tool string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Join(s.dir, "docker"), "HTTPS_PROXY="+s.proxy.URL, "NO_PROXY=")
+	return cmd
 }
 
 // from are the flags that have artifacts come from here; paths are those on a host that has the folder at dir.
