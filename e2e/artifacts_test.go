@@ -161,6 +161,19 @@ func TestArtifacts(t *testing.T) {
 		t.Error("made again from the cache, it is another file")
 	}
 
+	// A folder that a web server serves is a bundle, too.
+	www := filepath.Join(s.dir, "www")
+	s.here(ctx, t, tool, "bundle", "push", file, "--folder", www, "--cache-dir", cache)
+	web, err := faulty.Serve(www, faulty.Options{Address: servers.Reachable + ":0", TLS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer web.Close()
+	if err := os.WriteFile(filepath.Join(s.dir, "web.pem"), web.CA, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.here(ctx, t, tool, "bundle", "verify", web.URL, "--mirror-ca", filepath.Join(s.dir, "web.pem"), "--lock", listed.Lock, "--cache-dir", filepath.Join(s.dir, "another"))
+
 	machines := hosts(ctx, t, lab.HostOptions{}, "air-1", "net-1", "net-2")
 	explainFailure(t, machines...)
 	t.Run("made into clusters", func(t *testing.T) {
