@@ -272,7 +272,7 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 		return false, fmt.Errorf("signature: %w", err)
 	}
 	if err := verifySignature(trusted, digest, parts[0], parts[1]); err != nil {
-		return false, fmt.Errorf("signature %s: %w: %w", d.SignatureURL, err, errWrong)
+		return false, fmt.Errorf("signature %s: %w: somebody has changed it or the file, or the project signs with keys that this kubewright is too old to know: take a newer one, or a catalogue without signatures (--catalogue)", d.SignatureURL, err)
 	}
 	return true, nil
 }
