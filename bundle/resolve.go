@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 
@@ -275,11 +274,4 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 		return false, fmt.Errorf("signature %s: %w: somebody has changed it or the file, or the project signs with keys that this kubewright is too old to know: take a newer one, or a catalogue without signatures (--catalogue)", d.SignatureURL, err)
 	}
 	return true, nil
-}
-
-// For returns the artifacts for one of the platforms, without those that drop names.
-func (l Lock) For(platforms []string, drop func(Artifact) bool) []Artifact {
-	return slices.DeleteFunc(slices.Clone(l.Artifacts), func(a Artifact) bool {
-		return !slices.Contains(platforms, a.Platform) || drop != nil && drop(a)
-	})
 }

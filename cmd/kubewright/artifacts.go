@@ -33,7 +33,7 @@ type artifactOptions struct {
 func (o *artifactOptions) openFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.cacheDir, "cache-dir", "", "folder for what is downloaded or unpacked (default /var/cache/kubewright; of other users than root, that of their caches)")
 	f.StringVar(&o.mirrorCA, "mirror-ca", "", "file with CA certificates (PEM) to trust for mirrors, beside the system's")
-	f.StringVar(&o.lock, "lock", "", "hold the bundle to this lock: a file, or sha256:HEX of one (default: to the bundle's own)")
+	f.StringVar(&o.lock, "lock", "", "hold everything to this lock: a file, or sha256:HEX of one (default: that of the bundle; without a bundle, of the cluster, else a new one)")
 }
 
 // flags are those of whoever makes one, or installs from one.
@@ -124,24 +124,31 @@ var lockDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 // held refuses a lock that is not the one that --lock names.
 func (o *artifactOptions) held(l bundle.Lock) error {
 	want := o.lock
-	if want == "" {
-		return nil
-	}
-	if !lockDigest.MatchString(want) {
-		data, err := os.ReadFile(want)
-		if err != nil {
-			return misuse(fmt.Errorf("--lock: %w: write a file, or sha256:HEX", err))
-		}
-		theirs, err := bundle.ParseLock(data)
-		if err != nil {
-			return misuse(fmt.Errorf("--lock %s: %w", want, err))
-		}
+	if theirs, err := o.named(); err != nil {
+		return err
+	} else if theirs != nil {
 		want = theirs.Digest()
 	}
-	if got := l.Digest(); got != want {
+	if got := l.Digest(); want != "" && got != want {
 		return misuse(fmt.Errorf("the lock is %s, and --lock asks for %s: this is another bundle, or somebody has changed it", got, want))
 	}
 	return nil
+}
+
+// named is the lock in the file that --lock names; nil where it names none.
+func (o *artifactOptions) named() (*bundle.Lock, error) {
+	if o.lock == "" || lockDigest.MatchString(o.lock) {
+		return nil, nil
+	}
+	data, err := os.ReadFile(o.lock)
+	if err != nil {
+		return nil, misuse(fmt.Errorf("--lock: %w: write a file, or sha256:HEX", err))
+	}
+	l, err := bundle.ParseLock(data)
+	if err != nil {
+		return nil, misuse(fmt.Errorf("--lock %s: %w", o.lock, err))
+	}
+	return &l, nil
 }
 
 // isURL tells an address from a path.
@@ -203,7 +210,8 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 	return cache.Served(ctx, r)
 }
 
-// resolve makes the lock of a document, or finds the one that was made before; that one alone with known.
+// resolve makes the lock of a document, or finds the one that was made before; that one alone with known. A lock
+// that --lock has in a file is that one.
 func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images, platforms []string, known bool, moved bundle.Moved) (*bundle.Bundle, error) {
 	cache, err := o.openCache()
 	if err != nil {
@@ -216,6 +224,11 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 	r, err := bundle.NewRemote(c.Spec.Artifacts, authn.DefaultKeychain)
 	if err != nil {
 		return nil, misuse(err)
+	}
+	if l, err := o.named(); err != nil {
+		return nil, err
+	} else if l != nil {
+		return o.adopt(c, *l, known)
 	}
 	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
 	if known {
