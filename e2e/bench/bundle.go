@@ -20,9 +20,10 @@ import (
 // BundleLimit of [BundleMemory], in MB, however large the bundle is.
 const BundleLimit = 100
 
-// BundleMemory has kubewright make a bundle in one file from a mirror and a registry of this machine, with nothing in its
-// cache; then verify it; then unpack it into a folder. It returns the largest peak memory of the three, in MB, and tells
-// detail of each. An image of so many bytes more, none of which can be compressed, is in the bundle where large is not 0.
+// BundleMemory has kubewright fill a registry of this machine from the lab's bundle; make a bundle in one file from there
+// and from a mirror, with nothing in its cache; verify it; and unpack it into a folder. It returns the largest peak memory
+// of the four, in MB, and tells detail of each. Where large is not 0, there is an image of so many bytes in the bundle as
+// well, none of which can be compressed.
 func BundleMemory(ctx context.Context, l *lab.Lab, large int64, detail func(format string, args ...any)) (peak float64, err error) {
 	tool, err := l.Kubewright(ctx)
 	if err != nil {
@@ -94,7 +95,7 @@ func BundleMemory(ctx context.Context, l *lab.Lab, large int64, detail func(form
 	create := []string{"create", at("bundle.tar.zst"), "--config", at("cluster.yaml"), "--cache-dir", at("cache"), "--mirror-ca", at("ca.pem"),
 		"--catalogue", filepath.Join(upstream, "catalogue.yaml"), "--mirror", files.URL, "--registry-mirror", "*=https://" + registry.Address + "/all"}
 	if large > 0 {
-		if err := PushLarge(ctx, registry, large); err != nil {
+		if err := pushLarge(ctx, registry, large); err != nil {
 			return 0, fmt.Errorf("push the large image: %w", err)
 		}
 		create = append(create, "--image", largeImage)

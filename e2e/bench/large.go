@@ -27,7 +27,7 @@ import (
 const largeImage = "registry.k8s.io/large:v1"
 
 // pushLarge gives a registry the large image: six layers of noise.
-func PushLarge(ctx context.Context, registry *servers.Registry, size int64) error {
+func pushLarge(ctx context.Context, registry *servers.Registry, size int64) error {
 	img, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH})
 	if err != nil {
 		return err
