@@ -71,6 +71,8 @@ func newTransport(ca string) (*http.Transport, error) {
 	t.DisableCompression = true // lengths and ranges are those of the file
 	t.ResponseHeaderTimeout = time.Minute
 	t.MaxIdleConnsPerHost = parallel
+	// Of each download: the default of 4 MiB is too much of the memory that a bundle may take.
+	t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 20}
 	if ca == "" {
 		return t, nil
 	}

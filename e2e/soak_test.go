@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubewright/kubewright/e2e/bench"
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
 )
@@ -124,4 +125,21 @@ func TestSoakKills(t *testing.T) {
 		}
 	}
 	t.Logf("soak: killed at random and run again: %v, in %d lives and %s", done, lives, time.Since(begin).Round(time.Second))
+}
+
+// TestSoakBundle makes, verifies and unpacks a bundle that is larger by 3 GB than a cluster's: the
+// memory that it takes has the limit of the figure all the same.
+func TestSoakBundle(t *testing.T) {
+	if os.Getenv("KUBEWRIGHT_SOAK") == "" {
+		t.Skip("it writes 12 GB: run it with make soak")
+	}
+	ctx, l := needLab(t, 20*time.Minute)
+	peak, err := bench.BundleMemory(ctx, l, 3e9, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("soak: a bundle with 3 GB more: at most %.0f MB of memory", peak)
+	if peak > bench.BundleLimit {
+		t.Errorf("the limit is %d MB", bench.BundleLimit)
+	}
 }

@@ -28,14 +28,16 @@ type figure struct {
 	ours, peer func(context.Context, *lab.Lab) (float64, error)
 }
 
-// Figures in the order in which they run. Later ones join the list.
-func figures() []figure {
+// Figures in the order in which they run. Later ones join the list. detail hears the values that one is made of.
+func figures(detail func(format string, args ...any)) []figure {
+	bundleMemory := func(ctx context.Context, l *lab.Lab) (float64, error) { return BundleMemory(ctx, l, 0, detail) }
 	return []figure{
 		{"init", "init on a prepared host, from exec to exit; peer: kubeadm init", 0.85, "s", kubewrightInit, kubeadmInit},
 		{"cluster", "1+2 on prepared hosts, until all nodes are Ready and DNS answers from a pod on each worker; peer: kubeadm init, apply flannel, both joins at once", 0.40, "s", kubewrightCluster, kubeadmCluster},
 		{"noop", "init where all is done, with a bundle", 1, "s", noop, nil},
 		{"import", "a control plane's images into a containerd that runs and has none, all of them unpacked at the end; peer: ctr images import of the same images in one tar", 0.6, "s", kubewrightImport, ctrImport},
 		{"memory", "peak memory of init with a bundle on a bare host", 120, "MB", initMemory, nil},
+		{"bundle", "peak memory of the largest of bundle create, from a mirror with nothing in the cache, bundle verify and the unpacking of that file", BundleLimit, "MB", bundleMemory, nil},
 		{"binary", "size of the stripped binary", 70, "MB", binarySize, nil},
 	}
 }
@@ -43,7 +45,7 @@ func figures() []figure {
 // Names of all figures.
 func Names() []string {
 	var names []string
-	for _, f := range figures() {
+	for _, f := range figures(nil) {
 		names = append(names, f.name)
 	}
 	return names
@@ -68,7 +70,7 @@ func Run(ctx context.Context, l *lab.Lab, o Options) error {
 		}
 	}
 	short := false
-	for _, f := range figures() {
+	for _, f := range figures(o.Detail) {
 		if len(o.Only) > 0 && !slices.Contains(o.Only, f.name) {
 			continue
 		}

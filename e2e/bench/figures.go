@@ -128,12 +128,7 @@ func initMemory(ctx context.Context, l *lab.Lab) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: %s", err, stderr)
 	}
-	var kib float64
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if _, err := fmt.Sscanf(lines[len(lines)-1], "maxrss %f", &kib); err != nil {
-		return 0, fmt.Errorf("maxrss printed %q: %w", lines[len(lines)-1], err)
-	}
-	return kib * 1024 / 1e6, nil
+	return maxRSS(out)
 }
 
 func binarySize(ctx context.Context, l *lab.Lab) (float64, error) {
