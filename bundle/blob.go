@@ -20,7 +20,11 @@ type blob struct {
 	size   int64
 }
 
+// blobPath of a digest that has been looked at: of anything else it would be somebody's choice.
 func blobPath(dir, digest string) string {
+	if !digestForm.MatchString(digest) {
+		panic(fmt.Sprintf("%q is no digest", digest))
+	}
 	return filepath.Join(dir, blobsDir, strings.TrimPrefix(digest, "sha256:"))
 }
 

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -134,9 +135,8 @@ func (b *Bundle) Verify(ctx context.Context, artifacts []Artifact, progress func
 			err := checkBlob(ctx, b.dir, x, read)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil && b.cache != nil && ctx.Err() == nil {
+			if b.cache != nil && errors.Is(err, errDamaged) && os.Remove(blobPath(b.dir, x.digest)) == nil {
 				err = fmt.Errorf("%w; it was removed from the cache: run the same again", err)
-				os.Remove(blobPath(b.dir, x.digest))
 			}
 			problems[x] = err
 			return nil

@@ -275,7 +275,7 @@ func TestChangedLockIsNoticed(t *testing.T) {
 		"other":   {`digest: sha256:[0-9a-f]{8}`, "digest: sha256:00000000", "is missing"},
 		"size":    {`size: \d+\n  type: file`, "size: 9\n  type: file", "should have 9"},
 		"sizes":   {`size: \d+\n  type: image`, "size: 9\n  type: image", "bytes, the lock 9"},
-		"type":    {`type: image`, "type: file", "bytes"},
+		"type":    {`type: image`, "type: file", "is not a file's name"},
 		"version": {`v1\.36\.3`, "v1.36.4", ""},
 		"name":    {`example.test/a:1`, "example.test/c:1", ""},
 	} {

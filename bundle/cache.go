@@ -48,7 +48,7 @@ func OpenCache(dir string) (*Cache, error) {
 
 // exclusive keeps other processes from changing the cache until unlock is called.
 func (c *Cache) exclusive(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, cacheLock), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(c.dir, cacheLock), os.O_RDWR|os.O_CREATE, 0o600) // who can open it can hold it
 	if err != nil {
 		return nil, err
 	}

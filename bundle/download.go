@@ -51,6 +51,10 @@ func answered(resp *http.Response) error {
 	case code == http.StatusTooManyRequests, code >= 500:
 		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		return busyError{resp.Status, min(time.Duration(seconds)*time.Second, maxPause)}
+	case code == http.StatusForbidden: // as some stores say of what they do not have
+		return finalError{fmt.Errorf("%s: %w", resp.Status, errNowhere)}
+	case code == http.StatusUnauthorized:
+		return finalError{fmt.Errorf("%s: log in with `docker login %s`, as the user who runs this", resp.Status, resp.Request.URL.Host)}
 	default:
 		return finalError{errors.New(resp.Status)}
 	}
@@ -104,7 +108,8 @@ func (r *Remote) download(ctx context.Context, dir string, want blob, from []loc
 	}
 	moved(p.size, want.size)
 	var errs []error
-	for _, l := range from {
+	for i, l := range from {
+		p.resumed = p.resumed || i > 0 && p.size > 0 // what another location sent may be wrong
 		err := r.again(ctx, func() (bool, error) {
 			before := p.size
 			err := r.receive(ctx, p, l, moved)
@@ -115,6 +120,9 @@ func (r *Remote) download(ctx context.Context, dir string, want blob, from []loc
 		})
 		if err == nil {
 			return p.path, nil
+		}
+		if errors.Is(err, errMismatch) {
+			err = errors.Join(err, p.discard())
 		}
 		err = fmt.Errorf("%s: %w", l.url, err)
 		errs = append(errs, err)
@@ -130,11 +138,6 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 	if p.want.size != unknown && p.size == p.want.size {
 		return nil
 	}
-	// Also ends a server that sends nothing more.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(r.stall, func() { cancel(fmt.Errorf("nothing came for %s", r.stall)) })
-	defer idle.Stop()
 	client, err := l.client(ctx)
 	if err != nil {
 		return err
@@ -151,7 +154,7 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return errors.Join(context.Cause(ctx), err)
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && p.size > 0 {
@@ -179,10 +182,10 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 	if total == unknown && resp.ContentLength > 0 {
 		total = p.size + resp.ContentLength
 	}
+	p.total = total
 	buf := make([]byte, 128<<10)
 	for {
 		n, err := resp.Body.Read(buf)
-		idle.Reset(r.stall)
 		if n > 0 {
 			if err := p.add(buf[:n]); err != nil {
 				return err
@@ -195,7 +198,7 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			return errors.Join(context.Cause(ctx), err)
+			return err
 		}
 	}
 }
@@ -207,8 +210,10 @@ type part struct {
 	want    blob
 	size    int64
 	hash    hash.Hash
-	resumed bool // some of it is from an earlier run
-	whole   bool // the server has no more, where nobody knows the size
+	resumed bool   // some of it is from an earlier run
+	whole   bool   // the server has no more, where nobody knows the size
+	total   int64  // as the server says, if nobody else does; less than 1: unknown
+	wrong   string // the digest that the last attempt had
 }
 
 func openPart(dir string, want blob) (*part, error) {
@@ -263,6 +268,9 @@ func (p *part) add(b []byte) error {
 	p.hash.Write(b[:n])
 	p.size += int64(n)
 	if errors.Is(err, syscall.ENOSPC) {
+		if p.total > p.size {
+			err = fmt.Errorf("another %s of this file have to come: %w", mebibytes(p.total-p.size), err)
+		}
 		return finalError{err}
 	}
 	return err
@@ -271,6 +279,9 @@ func (p *part) add(b []byte) error {
 // errWrong ends every report of downloaded bytes that are not what they should be.
 var errWrong = errors.New("the server, or somebody on the way, has changed it: nothing of it was kept; try another mirror, and tell whoever runs this one")
 
+// errMismatch is a digest that is not the right one, yet.
+var errMismatch = errors.New("the digest is wrong")
+
 // check compares the digest of a part that is whole. One with bytes of an earlier run is begun anew, once; of one
 // whose size nobody knows, more is asked for.
 func (p *part) check() error {
@@ -278,12 +289,14 @@ func (p *part) check() error {
 	if got == p.want.digest {
 		return nil
 	}
-	err := fmt.Errorf("%d bytes have digest %s, should have %s", p.size, got, p.want.digest)
+	err := fmt.Errorf("%d bytes have digest %s, should have %s: %w", p.size, got, p.want.digest, errMismatch)
+	again := p.wrong == got // the same bytes twice are what the server has
+	p.wrong = got
 	switch {
 	case p.resumed:
 		return errors.Join(p.restart(), err)
-	case p.want.size == unknown && !p.whole:
+	case p.want.size == unknown && !p.whole && !again:
 		return err
 	}
-	return finalError{errors.Join(fmt.Errorf("%w: %w", err, errWrong), p.discard())}
+	return finalError{fmt.Errorf("%w: %w", err, errWrong)}
 }

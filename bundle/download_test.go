@@ -72,16 +72,15 @@ const published1 = "/dl.example.test/file"
 
 func TestFetchOutlivesEveryFault(t *testing.T) {
 	for name, faults := range map[string][]faulty.Fault{
-		"none":                             {},
-		"cut again and again":              {{Cut: 10 << 10, Times: 25}},
-		"cut before anything comes":        {{Cut: -1, Times: 3}},
-		"busy":                             {{Status: 503, Times: 2}, {Status: 429, Times: 1}},
-		"says that it is longer":           {{AddLength: 1000, Times: 3}},
-		"says that it is shorter":          {{AddLength: -100_000, Times: 3}},
-		"knows no ranges":                  {{Cut: 100 << 10, Times: 1}, {NoRange: true}},
-		"trickles, and is cut":             {{Trickle: 64 << 10, Pause: time.Millisecond, Cut: 200 << 10, Times: 1}},
-		"redirects to where the file is":   {{Redirect: "/elsewhere", Times: 1}},
-		"a 404 of the mirror by digest is": {},
+		"none":                           {},
+		"cut again and again":            {{Cut: 10 << 10, Times: 25}},
+		"cut before anything comes":      {{Cut: -1, Times: 3}},
+		"busy":                           {{Status: 503, Times: 2}, {Status: 429, Times: 1}},
+		"says that it is longer":         {{AddLength: 1000, Times: 3}},
+		"says that it is shorter":        {{AddLength: -100_000, Times: 3}},
+		"knows no ranges":                {{Cut: 100 << 10, Times: 1}, {NoRange: true}},
+		"trickles, and is cut":           {{Trickle: 64 << 10, Pause: time.Millisecond, Cut: 200 << 10, Times: 1}},
+		"redirects to where the file is": {{Redirect: "/elsewhere", Times: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, r, content := published(t)
@@ -120,7 +119,7 @@ func TestDownloadOfUnknownSizeOutlivesEveryFault(t *testing.T) {
 	}{
 		"none":                    {},
 		"cut again and again":     {faults: []faulty.Fault{{Cut: 10 << 10, Times: 25}}},
-		"says that it is shorter": {faults: []faulty.Fault{{NoRange: true, Cut: 1000, Times: 1}, {AddLength: -100_000, Times: 2}}},
+		"says that it is shorter": {faults: []faulty.Fault{{NoRange: true, Cut: 1000, Times: 1}, {AddLength: -100_000, Times: 1}}},
 		"says that it is longer":  {faults: []faulty.Fault{{AddLength: 1000, Times: 2}}},
 		"a flipped byte":          {faults: []faulty.Fault{{Flip: 1000}}, want: "have digest sha256:"},
 	} {
@@ -268,18 +267,35 @@ func TestFetchMendsADamagedBlob(t *testing.T) {
 }
 
 func TestFetchEndsAServerThatFallsSilent(t *testing.T) {
-	s, r, content := published(t)
+	s, _, content := published(t)
+	r, err := newRemote(config.Artifacts{Mirror: s.URL}, authn.NewMultiKeychain(), 100*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.pause = time.Millisecond
 	s.Break(published1, faulty.Fault{Trickle: 100 << 10, Pause: time.Hour, Times: 1})
-	r.stall = 100 * time.Millisecond
 	b, a := fileBundle(newCache(t), r, content)
 	if _, err := b.Fetch(context.Background(), []Artifact{a}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.Break(published1, faulty.Fault{Trickle: 1, Pause: time.Hour})
-	b, a = fileBundle(newCache(t), r, content)
+	// A small file, which is read in another way.
+	s.Break(published1, faulty.Fault{Trickle: 10, Pause: time.Hour})
+	if _, err := r.get(context.Background(), s.URL+published1, 1<<20); err == nil || !strings.Contains(err.Error(), "nothing came for 100ms") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFetchEndsWithItsContext(t *testing.T) {
+	s, r, content := published(t)
+	s.Break(published1, faulty.Fault{Trickle: 100 << 10, Pause: time.Hour})
+	b, a := fileBundle(newCache(t), r, content)
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := b.Fetch(ctx, []Artifact{a}, nil); !errors.Is(err, context.Canceled) {
+	_, err := b.Fetch(ctx, []Artifact{a}, func(_ string, done, _ int64) {
+		if done > 0 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

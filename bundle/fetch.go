@@ -1,19 +1,14 @@
 package bundle
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +39,11 @@ func (b *Bundle) Fetch(ctx context.Context, artifacts []Artifact, moved Moved) (
 	if err := f.space(); err != nil {
 		return 0, err
 	}
-	return f.lacking, f.run(ctx)
+	err = f.run(ctx)
+	if err != nil && b.lock.Origin == Built {
+		err = fmt.Errorf("%w\nthe lock is that of a bundle that somebody built, and so may be nowhere but there: pass it with --bundle", err)
+	}
+	return f.lacking, err
 }
 
 // fetch is one call of Fetch.
@@ -70,10 +69,16 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 	dir := f.bundle.dir
 	manifests := make([]*v1.Manifest, len(artifacts))
 	new := make([]bool, len(artifacts))
+	first := map[string]int{} // by digest: two names may mean the same
+	for i, a := range artifacts {
+		if _, ok := first[a.Digest]; !ok {
+			first[a.Digest] = i
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for i, a := range artifacts {
-		if a.Type != Image {
+		if a.Type != Image || first[a.Digest] != i {
 			continue
 		}
 		g.Go(func() (err error) {
@@ -95,7 +100,7 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 	for i, a := range artifacts {
 		blobs := []blob{{a.Digest, a.Size}}
 		if a.Type == Image {
-			blobs = imageBlobs(manifests[i])
+			blobs = imageBlobs(manifests[first[a.Digest]])
 		}
 		lacking, done := new[i], &atomic.Int64{}
 		if a.Type == Image {
@@ -108,7 +113,7 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 			}
 			seen[x.digest] = true
 			lacking = true
-			f.bytes += x.size
+			f.bytes += x.size - partOf(dir, x.digest)
 			switch {
 			case a.Type == Image:
 				f.layers = append(f.layers, layer{x, a, done})
@@ -123,6 +128,15 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 		}
 	}
 	return nil
+}
+
+// partOf a blob that is here already.
+func partOf(dir, digest string) int64 {
+	info, err := os.Stat(partialPath(dir, digest))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 func sizeOfAll(blobs []blob) (n int64) {
@@ -214,7 +228,7 @@ func (f *fetch) file(ctx context.Context, a Artifact, came *atomic.Int64) error 
 // archive brings members of an archive: each from a mirror that has it, else all with the archive.
 func (f *fetch) archive(ctx context.Context, members []Artifact, came *atomic.Int64) error {
 	r, dir := f.bundle.remote, f.bundle.dir
-	rest := map[string]Artifact{}
+	rest := map[string]blob{}
 	for _, a := range members {
 		from, err := r.fileLocations(a.Digest, "")
 		if err != nil {
@@ -228,23 +242,24 @@ func (f *fetch) archive(ctx context.Context, members []Artifact, came *atomic.In
 				return fmt.Errorf("%s: %w", a, err)
 			}
 		}
-		rest[a.Source.Member] = a
+		rest[a.Source.Member] = blob{a.Digest, a.Size}
 	}
 	if len(rest) == 0 {
 		return nil
 	}
 	s := members[0].Source
-	got, err := r.members(ctx, dir, s.URL, s.Archive, func(m string) bool { _, ok := rest[m]; return ok }, func(done, total int64) {
+	got, err := r.members(ctx, dir, s.URL, s.Archive, rest, func(done, total int64) {
 		f.moved(path.Base(s.URL), done, total)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", members[0], err)
 	}
-	for m, a := range rest {
-		if got[m] != (blob{a.Digest, a.Size}) {
-			return fmt.Errorf("%s: %s in %s has %d bytes with digest %s, the lock says %d with %s: %w", a, m, s.URL, got[m].size, got[m].digest, a.Size, a.Digest, errWrong)
+	for _, a := range members {
+		want, wanted := rest[a.Source.Member]
+		if wanted && got[a.Source.Member] != want {
+			return fmt.Errorf("%s: the archive %s has no %s", a, s.URL, a.Source.Member)
 		}
-		came.Add(a.Size)
+		came.Add(want.size)
 	}
 	return nil
 }
@@ -258,57 +273,4 @@ func (f *fetch) step(came *atomic.Int64, tell func(n, done int64)) func(done, to
 		came.Add(n)
 		tell(n, done)
 	}
-}
-
-// bring downloads a blob and gives it its name.
-func (r *Remote) bring(ctx context.Context, dir string, want blob, from []location, moved func(done, total int64)) error {
-	if len(from) == 0 {
-		return fmt.Errorf("%s is not in the cache, and nothing says where it can be had: pass --bundle", want.digest)
-	}
-	if _, err := r.download(ctx, dir, want, from, moved); err != nil {
-		return err
-	}
-	return os.Rename(partialPath(dir, want.digest), blobPath(dir, want.digest))
-}
-
-// members downloads an archive and stores those of its files that are wanted, by their paths.
-func (r *Remote) members(ctx context.Context, dir, url, digest string, wanted func(member string) bool, moved func(done, total int64)) (map[string]blob, error) {
-	from, err := r.fileLocations(digest, url)
-	if err != nil {
-		return nil, err
-	}
-	file, err := r.download(ctx, dir, blob{digest, unknown}, from, moved)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path.Base(url), err)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	found := map[string]blob{}
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, fmt.Errorf("archive %s: %w", url, err)
-	}
-	for t := tar.NewReader(z); ; {
-		h, err := t.Next()
-		if err == io.EOF {
-			// The archive has served: its files have digests of their own now.
-			return found, os.Remove(file)
-		} else if err != nil {
-			return nil, fmt.Errorf("archive %s: %w", url, err)
-		}
-		m := path.Clean(strings.TrimPrefix(h.Name, "/"))
-		if h.Typeflag != tar.TypeReg || !wanted(m) {
-			continue
-		}
-		if found[m], err = writeBlob(ctx, dir, t, blob{}); err != nil {
-			return nil, fmt.Errorf("%s of archive %s: %w", m, url, err)
-		}
-	}
-}
-
-func partialPath(dir, digest string) string {
-	return filepath.Join(dir, blobsDir, partialPrefix+strings.TrimPrefix(digest, "sha256:"))
 }

@@ -12,6 +12,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,7 +63,7 @@ type Artifact struct {
 	// Source of a file that upstream publishes; an image's name says it.
 	Source *Source `json:"source,omitempty"`
 	// Verified tells how the digest was known to be right when the lock was made: catalogue,
-	// signature, tls, or several with a comma between. Empty: by whoever made the lock.
+	// signature, tls, http, or several with a comma between. Empty: by whoever made the lock.
 	Verified string `json:"verified,omitempty"`
 }
 
@@ -78,6 +80,7 @@ const (
 	ByCatalogue = "catalogue" // the built-in catalogue, or one that the user named, holds it
 	BySignature = "signature" // the project has signed it
 	ByTLS       = "tls"       // its registry or publisher said so, over TLS
+	ByHTTP      = "http"      // a mirror said so, and anybody on the way could have
 )
 
 // String is how errors name the artifact: "kubelet v1.36.3".
@@ -130,6 +133,12 @@ func (l Lock) Validate() error {
 		}
 		switch a.Type {
 		case File:
+			if !nameForm.MatchString(a.Name) { // it is part of a path on hosts
+				problem(at, "is not a file's name: write kubelet, or cni/bridge, say")
+			}
+			if err := a.Source.validate(); err != nil {
+				problem(at+".source", "%v", err)
+			}
 		case Image:
 			// containerd and the kubelet know images by their full references only.
 			if _, err := name.ParseReference(a.Name, name.StrictValidation); err != nil {
@@ -149,6 +158,25 @@ func (l Lock) Validate() error {
 		}
 	}
 	return config.Errors(errs)
+}
+
+// validate looks at what tells where to go, and what to take there.
+func (s *Source) validate() error {
+	if s == nil {
+		return nil
+	}
+	u, err := url.Parse(s.URL)
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil:
+		return errors.New("url: write an http(s) address without a password")
+	case (s.Archive == "") != (s.Member == ""):
+		return errors.New("archive and member: write both, or neither")
+	case s.Archive != "" && !digestForm.MatchString(s.Archive):
+		return fmt.Errorf(`archive: %q: write "sha256:" and 64 hex digits in lower case`, s.Archive)
+	case s.Member != "" && !filepath.IsLocal(s.Member):
+		return fmt.Errorf("member: %q is not a path in an archive", s.Member)
+	}
+	return nil
 }
 
 // Bytes is the lock in its one canonical form: artifacts sorted by name, then platform.

@@ -25,7 +25,7 @@ import (
 // to be, and holds none of it in memory.
 
 // maxLock is more than any lock has.
-const maxLock = 16 << 20
+const maxLock = 2 << 20
 
 // window bounds the memory of whoever reads a packed bundle; layers are compressed already, and
 // binaries gain little from more.
@@ -114,13 +114,16 @@ func (b *Bundle) packFolder(ctx context.Context, l Lock, pieces []blob, to strin
 
 func (b *Bundle) packFile(ctx context.Context, l Lock, pieces []blob, to string, moved func(int64)) (err error) {
 	// The same name each time, so that a run that was killed leaves nothing that the next does not take over.
-	f, err := os.OpenFile(host.Temporary(to), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(host.Temporary(to), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("another run writes %s: %w", to, err)
+	}
+	if !isAt(f, f.Name()) { // the other run has just finished with this very file
+		return fmt.Errorf("another run has just written %s: try again", to)
 	}
 	defer func() {
 		if err != nil {
@@ -163,6 +166,13 @@ func (b *Bundle) packFile(ctx context.Context, l Lock, pieces []blob, to string,
 		return err
 	}
 	return os.Rename(f.Name(), to)
+}
+
+// isAt tells that a path still leads to an open file.
+func isAt(f *os.File, path string) bool {
+	have, err := f.Stat()
+	there, err2 := os.Lstat(path)
+	return err == nil && err2 == nil && os.SameFile(have, there)
 }
 
 // tarFile adds a file without anything that would differ from one packing to the next.

@@ -20,7 +20,7 @@ type Cached struct {
 	Used time.Time // last
 }
 
-// List returns the locks of the cache, the one that was used last first. A damaged one is left out.
+// List returns the locks of the cache, the one that was used last first. A damaged one is removed.
 func (c *Cache) List() ([]Cached, error) {
 	files, err := os.ReadDir(filepath.Join(c.dir, locksDir))
 	if err != nil {
@@ -33,7 +33,10 @@ func (c *Cache) List() ([]Cached, error) {
 			continue
 		}
 		l, err := c.remembered(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) { // damaged: no use to anybody
+			if err := os.Remove(c.lockFile(name)); err != nil && !errors.Is(err, fs.ErrPermission) {
+				return nil, fmt.Errorf("cache: %w", err)
+			}
 			continue
 		} else if err != nil {
 			return nil, fmt.Errorf("cache: %w", err)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -34,7 +35,7 @@ type PushOptions struct {
 // TO/pause:3.10.2 there, where TO is HOST[:PORT][/PREFIX]. Digests stay. An image that the bundle
 // has for several platforms is one index.
 func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushOptions) error {
-	t, err := newTransport(o.CA)
+	t, err := newTransport(o.CA, time.Minute)
 	if err != nil {
 		return fmt.Errorf("--ca: %w", err)
 	}

@@ -69,6 +69,9 @@ func (r *Remote) resolveAt(ctx context.Context, e endpoint, ref name.Reference, 
 	if err != nil {
 		return nil, err
 	}
+	if m.Config.Size > maxManifest { // it would be read whole
+		return nil, fmt.Errorf("its config has %d bytes", m.Config.Size)
+	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,6 @@ type Remote struct {
 	keychain   authn.Keychain
 	trusted    func() (root.TrustedMaterial, error) // who signs
 
-	stall time.Duration // how long a server may send nothing
 	pause time.Duration // before the first retry; each later one waits twice as long
 }
 
@@ -44,7 +44,12 @@ type mirrored struct {
 // keychain by the registry's host; authn.DefaultKeychain has those of `docker login`. Proxies are
 // those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 func NewRemote(a config.Artifacts, keychain authn.Keychain) (*Remote, error) {
-	t, err := newTransport(a.CA)
+	return newRemote(a, keychain, time.Minute)
+}
+
+// newRemote is NewRemote with how long a server may send nothing.
+func newRemote(a config.Artifacts, keychain authn.Keychain, stall time.Duration) (*Remote, error) {
+	t, err := newTransport(a.CA, stall)
 	if err != nil {
 		return nil, fmt.Errorf("spec.artifacts.ca: %w", err)
 	}
@@ -53,10 +58,10 @@ func NewRemote(a config.Artifacts, keychain authn.Keychain) (*Remote, error) {
 		files:    &http.Client{Transport: t, CheckRedirect: noDowngrade},
 		keychain: keychain,
 		trusted:  publicGood,
-		stall:    time.Minute, pause: 250 * time.Millisecond,
+		pause:    250 * time.Millisecond,
 	}
 	for i, x := range a.Registries {
-		t, err := newTransport(x.CA)
+		t, err := newTransport(x.CA, stall)
 		if err != nil {
 			return nil, fmt.Errorf("spec.artifacts.registries[%d].ca: %w", i, err)
 		}
@@ -66,15 +71,14 @@ func NewRemote(a config.Artifacts, keychain authn.Keychain) (*Remote, error) {
 }
 
 // newTransport is http.DefaultTransport, which knows proxies, with a CA beside the system's.
-func newTransport(ca string) (*http.Transport, error) {
+func newTransport(ca string, stall time.Duration) (http.RoundTripper, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableCompression = true // lengths and ranges are those of the file
-	t.ResponseHeaderTimeout = time.Minute
 	t.MaxIdleConnsPerHost = parallel
 	// Of each download: the default of 4 MiB is too much of the memory that a bundle may take.
 	t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 20}
 	if ca == "" {
-		return t, nil
+		return stalling{t, stall}, nil
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -84,7 +88,7 @@ func newTransport(ca string) (*http.Transport, error) {
 		return nil, errors.New("holds no certificate: write it in PEM")
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: pool}
-	return t, nil
+	return stalling{t, stall}, nil
 }
 
 // noDowngrade keeps what began over TLS there.
@@ -110,8 +114,15 @@ func (r *Remote) address(upstream string) (string, error) {
 	return r.mirror + "/" + x.Host + x.EscapedPath(), nil
 }
 
-// secure tells that what comes from a file's address came over TLS.
-func (r *Remote) secure() bool { return r.mirror == "" || strings.HasPrefix(r.mirror, "https:") }
+// isSecure tells that what comes from an address comes over TLS.
+func isSecure(address string) bool { return strings.HasPrefix(address, "https:") }
+
+// insecure tells that some mirror of images is asked without TLS.
+func (r *Remote) insecure() bool {
+	return slices.ContainsFunc(r.registries, func(x mirrored) bool {
+		return slices.ContainsFunc(x.Mirrors, func(m string) bool { return !isSecure(m) })
+	})
+}
 
 // errNowhere is what a server says of what it does not have.
 var errNowhere = errors.New("not found there")
@@ -148,19 +159,21 @@ type location struct {
 	accept string
 }
 
+// direct is the client of files.
+func (r *Remote) direct(context.Context) (*http.Client, error) { return r.files, nil }
+
 // fileLocations of a blob that was published at url, which may be empty.
 func (r *Remote) fileLocations(digest, url string) ([]location, error) {
-	client := func(context.Context) (*http.Client, error) { return r.files, nil }
 	var all []location
 	if r.mirror != "" && digest != "" {
-		all = append(all, location{url: r.mirror + "/" + blobsDir + "/" + strings.TrimPrefix(digest, "sha256:"), client: client})
+		all = append(all, location{url: r.mirror + "/" + blobsDir + "/" + strings.TrimPrefix(digest, "sha256:"), client: r.direct})
 	}
 	if url != "" {
 		at, err := r.address(url)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, location{url: at, client: client})
+		all = append(all, location{url: at, client: r.direct})
 	}
 	return all, nil
 }

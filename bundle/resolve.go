@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,12 +32,16 @@ type Wish struct {
 // what a name means is asked once, and then held to. Files come into the cache on the way,
 // and the manifests of images; see [Bundle.Fetch] for the rest.
 func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Remote, moved Moved) (Lock, error) {
+	w = w.sorted()
 	downloads, err := w.downloads(catalogue)
 	if err != nil {
 		return Lock{}, err
 	}
-	if l, err := c.Known(w, catalogue); !errors.Is(err, fs.ErrNotExist) {
-		return l, err
+	name := wishName(w, downloads, r)
+	if l, err := c.remembered(name); err == nil {
+		return l, c.keepLock(name, l)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return Lock{}, err
 	}
 	unlock, err := c.exclusive(ctx)
 	if err != nil {
@@ -69,21 +74,14 @@ func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Re
 	if err != nil {
 		return Lock{}, err
 	}
-	return l, c.keepLock(wishName(w, downloads), l)
+	return l, c.keepLock(name, l)
 }
 
-// Known returns the lock that was made for a wish before; fs.ErrNotExist where none was.
-func (c *Cache) Known(w Wish, catalogue *Catalogue) (Lock, error) {
-	downloads, err := w.downloads(catalogue)
-	if err != nil {
-		return Lock{}, err
-	}
-	name := wishName(w, downloads)
-	l, err := c.remembered(name)
-	if err != nil {
-		return Lock{}, err
-	}
-	return l, c.keepLock(name, l)
+// sorted has each thing once, so that the same wish is the same however it is written.
+func (w Wish) sorted() Wish {
+	w.Images = slices.Compact(slices.Sorted(slices.Values(w.Images)))
+	w.Platforms = slices.Compact(slices.Sorted(slices.Values(w.Platforms)))
+	return w
 }
 
 func (w Wish) downloads(catalogue *Catalogue) ([]Download, error) {
@@ -103,12 +101,6 @@ func (c *Cache) Adopt(l Lock, r *Remote) (*Bundle, error) {
 	return c.Bundle(l, r), c.keepLock(digestName(l), l)
 }
 
-// Adopted tells that a lock was taken over before.
-func (c *Cache) Adopted(l Lock) bool {
-	_, err := c.remembered(digestName(l))
-	return err == nil
-}
-
 // Served is the bundle that a mirror has: a folder that a web server serves.
 func (c *Cache) Served(ctx context.Context, r *Remote) (*Bundle, error) {
 	at := r.mirror + "/" + lockName
@@ -123,9 +115,10 @@ func (c *Cache) Served(ctx context.Context, r *Remote) (*Bundle, error) {
 	return c.Adopt(l, r)
 }
 
-// wishName is the same for the same wish from the same catalogue.
-func wishName(w Wish, downloads []Download) string {
-	data, err := json.Marshal([]any{w, downloads})
+// wishName is the same for the same wish from the same catalogue. What was said without TLS is not
+// taken for what was said with it.
+func wishName(w Wish, downloads []Download, r *Remote) string {
+	data, err := json.Marshal([]any{w, downloads, r.insecure()})
 	if err != nil {
 		panic(err) // strings always marshal
 	}
@@ -158,6 +151,7 @@ func (x *resolver) image(ctx context.Context, image, platform string) error {
 		return err
 	}
 	a := Artifact{Name: image, Type: Image, Platform: platform, Digest: found.digest, Size: found.size}
+	a.Verified = ByHTTP
 	if found.secure {
 		a.Verified = ByTLS
 	}
@@ -191,7 +185,11 @@ func (x *resolver) file(ctx context.Context, d Download) (err error) {
 		}
 		return err
 	}
-	found, err := x.remote.members(ctx, x.dir, d.URL, digest, func(m string) bool { return d.Members[m] != "" }, func(done, total int64) {
+	wanted := map[string]blob{} // the archive is the right one, and so is what is in it
+	for member := range d.Members {
+		wanted[member] = blob{}
+	}
+	found, err := x.remote.members(ctx, x.dir, d.URL, digest, wanted, func(done, total int64) {
 		x.moved(path.Base(d.URL), done, total)
 	})
 	if err != nil {
@@ -236,12 +234,12 @@ func (x *resolver) sum(ctx context.Context, d Download) (string, error) {
 	if d.SumURL == "" {
 		return "", errors.New("the catalogue has no digest for it")
 	}
-	if !x.remote.secure() {
-		return "", fmt.Errorf("the catalogue has no digest for this version, and what %s says of it without TLS is worth nothing: use a version that the catalogue has, a mirror with https, or a catalogue of your own", x.remote.mirror)
-	}
 	at, err := x.remote.address(d.SumURL)
 	if err != nil {
 		return "", err
+	}
+	if !isSecure(at) {
+		return "", fmt.Errorf("the catalogue has no digest for this version, and what %s says of it without TLS is worth nothing: use a version that the catalogue has, a mirror with https, or a catalogue of your own", at)
 	}
 	data, err := x.remote.get(ctx, at, 1<<10)
 	if err != nil {

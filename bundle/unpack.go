@@ -104,7 +104,7 @@ func (c *Cache) Unpack(ctx context.Context, p *Packed) (*Bundle, error) {
 	}
 	defer unlock()
 	there := func(x blob) bool { return has(c.dir, x) }
-	if !b.whole(there) {
+	if !b.Has(p.lock.Artifacts) {
 		err = p.each(ctx, there, func(x blob, r io.Reader) error {
 			if checkBlob(ctx, c.dir, x, nil) == nil {
 				return nil
@@ -122,11 +122,11 @@ func (c *Cache) Unpack(ctx context.Context, p *Packed) (*Bundle, error) {
 	return b, c.keepLock(digestName(p.lock), p.lock)
 }
 
-// whole tells that all blobs are there.
-func (b *Bundle) whole(there func(blob) bool) bool {
-	for _, a := range b.lock.Artifacts {
+// Has tells that all blobs of some artifacts are there, by their sizes.
+func (b *Bundle) Has(artifacts []Artifact) bool {
+	for _, a := range artifacts {
 		blobs, err := b.blobs(a)
-		if err != nil || slices.ContainsFunc(blobs, func(x blob) bool { return !there(x) }) {
+		if err != nil || slices.ContainsFunc(blobs, func(x blob) bool { return !has(b.dir, x) }) {
 			return false
 		}
 	}

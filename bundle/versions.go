@@ -10,6 +10,13 @@ import (
 // document need not repeat them.
 func (l Lock) Versions(platform string) config.Versions {
 	var v config.Versions
+	// Others may have images of the same names: those of Kubernetes are where its proxy is.
+	home := ""
+	for _, a := range l.Artifacts {
+		if repo, _, ok := strings.Cut(a.Name, "/kube-proxy:"); ok {
+			home = repo + "/"
+		}
+	}
 	for _, a := range l.Artifacts {
 		if platform != "" && a.Platform != platform {
 			continue
@@ -22,7 +29,11 @@ func (l Lock) Versions(platform string) config.Versions {
 		}
 		i := strings.LastIndex(a.Name, ":")
 		name, tag := a.Name[:i], a.Name[i+1:]
-		switch name[strings.LastIndex(name, "/")+1:] {
+		base := name[strings.LastIndex(name, "/")+1:]
+		if base != "flannel" && !strings.HasPrefix(name, home) {
+			continue
+		}
+		switch base {
 		case "etcd":
 			v.Etcd = tag
 		case "coredns":

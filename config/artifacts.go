@@ -36,6 +36,24 @@ func (a *Artifacts) normalise() {
 	}
 }
 
+// Clone shares nothing with a.
+func (a Artifacts) Clone() Artifacts {
+	a.Versions = maps.Clone(a.Versions)
+	a.Registries = slices.Clone(a.Registries)
+	for i := range a.Registries {
+		a.Registries[i].Mirrors = slices.Clone(a.Registries[i].Mirrors)
+	}
+	return a
+}
+
+// Complete brings addresses to their one form, and reports everything that is wrong.
+func (a *Artifacts) Complete() error {
+	a.normalise()
+	var p problems
+	p.artifacts(*a)
+	return Errors(p.all)
+}
+
 // MirrorHosts are the HOST[:PORT] of a registry's mirrors, in their order.
 func (r Registry) MirrorHosts() (hosts []string) {
 	for _, m := range r.Mirrors {

@@ -61,9 +61,63 @@ func (t *Target) Lacks() bool {
 	return t.Facts.Commands["kubelet"] == "" || t.Facts.Commands["containerd"] == "" && len(t.Facts.Sockets) == 0
 }
 
-// Installs tells whether a list of phases takes anything from a bundle.
-func Installs(list []Phase) bool {
-	return slices.ContainsFunc(list, func(p Phase) bool { return p.Name == "download" || p.Name == "install" || p.Name == "images" })
+// Installs tells whether a list of phases, but for those that are skipped, takes anything from a bundle.
+func Installs(list []Phase, skip []string) bool {
+	return slices.ContainsFunc(list, func(p Phase) bool {
+		return slices.Contains([]string{"download", "install", "images"}, p.Name) && !skipped(skip, p.Name)
+	})
+}
+
+// HostLock is the lock that this host was made from before; nil where it was from none.
+func (t *Target) HostLock() *bundle.Lock {
+	l, err := bundle.ParseLock([]byte(t.Journal.Lock()))
+	if err != nil { // there is none, or of another kubewright
+		return nil
+	}
+	return &l
+}
+
+// Fits tells that a lock has everything that a host of this role needs for a cluster, in its versions.
+func (t *Target) Fits(l bundle.Lock, c *config.Cluster) bool {
+	versions := map[string]string{"kubelet": c.Spec.KubernetesVersion}
+	for name, v := range c.Spec.Artifacts.Versions {
+		if name == "cni-plugins" {
+			name = "cni/bridge"
+		}
+		versions[name] = v
+	}
+	for name, v := range versions {
+		if a, ok := l.Find(name, t.platform()); !ok || a.Version != v {
+			return false
+		}
+	}
+	for _, image := range requiredImages(c, t.Node) {
+		if _, ok := l.Find(image, t.platform()); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// noteLock writes down what this host is made from, for the next run.
+func (t *Target) noteLock(ctx context.Context) error {
+	if t.Bundle == nil {
+		return nil
+	}
+	lock := string(t.Bundle.Lock().Bytes())
+	if t.Journal.Lock() == lock {
+		return nil
+	}
+	return t.note(ctx, Step{Kind: aLock, Name: lockName, After: lock})
+}
+
+// fetch brings what a phase that is run alone finds missing: else download has.
+func (t *Target) fetch(ctx context.Context, artifacts []bundle.Artifact) error {
+	if t.Bundle == nil || !t.Bundle.Remote() || t.Bundle.Has(artifacts) {
+		return nil
+	}
+	_, err := t.Bundle.Fetch(ctx, artifacts, t.items())
+	return err
 }
 
 // Platform of this host, linux/amd64.

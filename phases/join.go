@@ -64,6 +64,12 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 	if t.BindPort != 0 {
 		cluster.Spec.ControlPlane.BindPort = t.BindPort
 	}
+	if t.Artifacts != nil {
+		cluster.Spec.Artifacts = cluster.Spec.Artifacts.Clone()
+		if err := t.Artifacts(&cluster.Spec.Artifacts); err != nil {
+			return nil, nil, err
+		}
+	}
 	return &own, d, nil
 }
 

@@ -68,6 +68,7 @@ const (
 	aStart   Kind = "start"   // of a unit, done
 	aMember  Kind = "etcd"    // Name says what is asked of etcd
 	aData    Kind = "data"    // Name is the folder of etcd's data
+	aLock    Kind = "lock"    // Name is lockName, After the artifact lock that the host is made from
 	before   Kind = "found"
 	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
 )
@@ -120,6 +121,18 @@ func (j *Journal) note(s Step) {
 		j.steps = append(j.steps, s)
 		j.latest[string(s.Kind)+" "+s.Name] = s
 	}
+}
+
+const lockName = "artifacts"
+
+// Lock is the artifact lock that the host was made from last, YAML; empty where that was from none.
+func (j *Journal) Lock() string {
+	if j == nil {
+		return ""
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.latest[string(aLock)+" "+lockName].After
 }
 
 // Empty tells that nothing was ever done to the host, or that nobody wrote it down.

@@ -65,6 +65,8 @@ type Target struct {
 	// UploadCerts stores what control planes share in the cluster, encrypted with CertificateKey.
 	UploadCerts    bool
 	CertificateKey addons.CertificateKey
+	// Artifacts adds to where the cluster's artifacts come from what is so on this host alone; nil adds nothing.
+	Artifacts func(*config.Artifacts) error
 	// BindPort of this host's API server; 0: that of the cluster's document.
 	BindPort int32
 	// Ignore holds the names of preflight checks whose failures are only shown, in lower case, or "all".

@@ -155,7 +155,7 @@ func isOurs(path string) bool {
 
 func (t *Target) platform() string { return "linux/" + t.Facts.Machine }
 
-var errNoKubelet = errors.New("the host has no kubelet and no bundle was given: install one, or pass --bundle")
+var errNoKubelet = errors.New("the host has no kubelet, and no bundle was given: install one, pass --bundle, or run the whole of the command, which downloads it")
 
 // install writes binaries and units. The kubelet's unit waits for its configuration, so
 // nothing starts and fails before its time.
@@ -168,8 +168,14 @@ func install(ctx context.Context, t *Target) error {
 	if len(t.wantedFiles()) == 0 && t.Facts.Commands["kubelet"] == "" {
 		return errNoKubelet
 	}
-	_, files, read, err := t.installs(ctx)
+	artifacts, files, read, err := t.installs(ctx)
 	if err != nil {
+		return err
+	}
+	if err := t.noteLock(ctx); err != nil {
+		return err
+	}
+	if err := t.fetch(ctx, artifacts); err != nil {
 		return err
 	}
 	if h, ok := t.Host.(journaled); ok {
@@ -337,6 +343,9 @@ func images(ctx context.Context, t *Target) error {
 		return nil
 	}
 	if err := t.note(ctx, steps...); err != nil {
+		return err
+	}
+	if err := t.fetch(ctx, wanted); err != nil {
 		return err
 	}
 	outcomes, err := t.Bundle.Import(ctx, t.dialRuntime, wanted, bundle.ImportOptions{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -26,7 +25,7 @@ type artifactOptions struct {
 	mirrorCA   string
 	registries []string // HOST=URL
 	lock       string
-	adopted    bool // the lock is that of the cluster
+	whose      string // lock it is that was found
 }
 
 // openFlags are those of whoever opens a bundle.
@@ -44,23 +43,9 @@ func (o *artifactOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.registries, "registry-mirror", nil, `HOST=URL of a mirror of a registry's images, registry.k8s.io=https://harbor.example.com/k8s, say; HOST * is every other. Nodes pull from there too`)
 }
 
-// apply puts what the flags say into a document, where it may be said only once.
+// apply adds what the flags say to a document; where both say something, the flags count.
 func (o *artifactOptions) apply(a *config.Artifacts) error {
-	if o.mirror != "" {
-		if a.Mirror != "" && a.Mirror != o.mirror {
-			return errors.New("--mirror: the document names another under spec.artifacts.mirror: write it in one place")
-		}
-		a.Mirror = o.mirror
-	}
-	ca := ""
-	if o.mirrorCA != "" {
-		data, err := os.ReadFile(o.mirrorCA)
-		if err != nil {
-			return fmt.Errorf("--mirror-ca: %w", err)
-		}
-		ca = string(data)
-		a.CA = ca
-	}
+	set(&a.Mirror, o.mirror)
 	for _, r := range o.registries {
 		host, url, ok := strings.Cut(r, "=")
 		if !ok {
@@ -73,10 +58,29 @@ func (o *artifactOptions) apply(a *config.Artifacts) error {
 			}
 		}
 		if !known {
-			a.Registries = append(a.Registries, config.Registry{Host: host, Mirrors: []string{url}, CA: ca})
+			a.Registries = append(a.Registries, config.Registry{Host: host, Mirrors: []string{url}})
 		}
 	}
-	return nil
+	if o.mirrorCA != "" {
+		ca, err := os.ReadFile(o.mirrorCA)
+		if err != nil {
+			return fmt.Errorf("--mirror-ca: %w", err)
+		}
+		addCA(&a.CA, string(ca))
+		for i := range a.Registries {
+			addCA(&a.Registries[i].CA, string(ca))
+		}
+	}
+	return a.Complete()
+}
+
+func addCA(all *string, ca string) {
+	if *all != "" && !strings.HasSuffix(*all, "\n") {
+		*all += "\n"
+	}
+	if !strings.Contains(*all, ca) {
+		*all += ca
+	}
 }
 
 func (o *artifactOptions) openCache() (*bundle.Cache, error) {
@@ -92,16 +96,6 @@ func (o *artifactOptions) dir() (string, error) {
 		return o.cacheDir, nil
 	}
 	return bundle.CacheDir()
-}
-
-// cached tells that there is a cache.
-func (o *artifactOptions) cached() bool {
-	dir, err := o.dir()
-	if err != nil {
-		return false
-	}
-	_, err = os.Stat(dir)
-	return err == nil
 }
 
 func (o *artifactOptions) openCatalogue() (*bundle.Catalogue, error) {
@@ -198,11 +192,14 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 	if err != nil {
 		return nil, err
 	}
-	a := config.Artifacts{}
+	a := config.Artifacts{Mirror: url}
 	if err := o.apply(&a); err != nil {
 		return nil, misuse(err)
 	}
 	a.Mirror = url
+	if err := a.Complete(); err != nil {
+		return nil, misuse(fmt.Errorf("--bundle: %w", err))
+	}
 	r, err := bundle.NewRemote(a, authn.DefaultKeychain)
 	if err != nil {
 		return nil, misuse(err)
@@ -210,12 +207,13 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 	return cache.Served(ctx, r)
 }
 
-// resolve makes the lock of a document, or finds the one that was made before; that one alone with known. A lock
-// that --lock has in a file is that one.
-func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images, platforms []string, known bool, moved bundle.Moved) (*bundle.Bundle, error) {
-	cache, err := o.openCache()
-	if err != nil {
+// resolve makes the lock of a document, or takes the one that was made before; one in a file that --lock names
+// comes before all.
+func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images, platforms []string, moved bundle.Moved) (*bundle.Bundle, error) {
+	if l, err := o.named(); err != nil {
 		return nil, err
+	} else if l != nil {
+		return o.adopt(c.Spec.Artifacts, *l)
 	}
 	catalogue, err := o.openCatalogue()
 	if err != nil {
@@ -225,19 +223,11 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 	if err != nil {
 		return nil, misuse(err)
 	}
-	if l, err := o.named(); err != nil {
+	cache, err := o.openCache()
+	if err != nil {
 		return nil, err
-	} else if l != nil {
-		return o.adopt(c, *l, known)
 	}
 	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
-	if known {
-		l, err := cache.Known(w, catalogue)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		return cache.Bundle(l, r), err
-	}
 	l, err := cache.Resolve(ctx, w, catalogue, r, moved)
 	if err != nil {
 		return nil, err
@@ -245,26 +235,62 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 	return cache.Bundle(l, r), o.held(l)
 }
 
-// acquire finds what this host is made of where no bundle was given: from the lock of the
-// cluster that it joins, else from the catalogue. A host that has a kubelet and a runtime of its
-// own needs nothing, unless an earlier run has brought it something.
-func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, list []phases.Phase, c *config.Cluster, ofCluster []byte) error {
-	if t.Bundle != nil || !phases.Installs(list) {
-		return nil
+// adopt takes over a lock that was made elsewhere.
+func (o *artifactOptions) adopt(a config.Artifacts, l bundle.Lock) (*bundle.Bundle, error) {
+	if err := o.held(l); err != nil {
+		return nil, err
 	}
-	lacks := t.Lacks()
-	return phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
-		if ofCluster != nil {
-			l, err := bundle.ParseLock(ofCluster)
-			if err != nil {
-				return nil, fmt.Errorf("the lock of the cluster: %w", err)
-			}
-			if _, ok := l.Find("kubelet", t.Platform()); ok {
-				o.adopted = true
-				return o.adopt(c, l, !lacks)
-			}
+	r, err := bundle.NewRemote(a, authn.DefaultKeychain)
+	if err != nil {
+		return nil, misuse(err)
+	}
+	cache, err := o.openCache()
+	if err != nil {
+		return nil, err
+	}
+	return cache.Adopt(l, r)
+}
+
+// acquires tells whether this host is made of something that no --bundle brings: it lacks something, or an earlier
+// run has brought it. Else what is there has to do.
+func (o *hostOptions) acquires(t *phases.Target, list []phases.Phase) (bool, error) {
+	if t.Bundle != nil || !phases.Installs(list, o.skip) {
+		return false, nil
+	}
+	if t.Lacks() || t.HostLock() != nil {
+		return true, nil
+	}
+	if o.lock != "" {
+		return false, misuse(errors.New("--lock: this host has a kubelet and a container runtime of its own, so that nothing is installed: leave it out, or pass --bundle"))
+	}
+	return false, nil
+}
+
+// acquire finds that something: what the host was made from before, if it still fits; else the lock of the
+// cluster that it joins; else one that is made from the catalogue.
+func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, c *config.Cluster, ofCluster []byte) error {
+	var l *bundle.Lock
+	if had := t.HostLock(); had != nil && t.Fits(*had, c) {
+		l, o.whose = had, "the lock of the run before"
+	} else if ofCluster != nil {
+		theirs, err := bundle.ParseLock(ofCluster)
+		if err != nil {
+			return fmt.Errorf("the lock of the cluster: %w", err)
 		}
-		return o.resolve(ctx, c, phases.Images(c), []string{t.Platform()}, !lacks, moved)
+		if _, ok := theirs.Find("kubelet", t.Platform()); ok {
+			l, o.whose = &theirs, "the lock of the cluster"
+		} else {
+			o.whose = "a lock that was made here, as that of the cluster has nothing for " + t.Platform()
+		}
+	}
+	return phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
+		if l != nil && o.lock == "" {
+			return o.adopt(c.Spec.Artifacts, *l)
+		}
+		if l != nil && lockDigest.MatchString(o.lock) && l.Digest() == o.lock {
+			return o.adopt(c.Spec.Artifacts, *l)
+		}
+		return o.resolve(ctx, c, phases.Images(c), []string{t.Platform()}, moved)
 	})
 }
 
@@ -273,35 +299,15 @@ func (o *hostOptions) tellLock(t *phases.Target) {
 	if t.Bundle == nil {
 		return
 	}
-	whose := "the lock that --lock names"
+	whose := o.whose
 	switch {
 	case o.lock != "":
+		whose = "the lock that --lock names"
 	case o.bundle != "":
 		whose = "the bundle's own lock"
-	case o.adopted:
-		whose = "the lock of the cluster"
-	default:
-		whose = "the lock in the cache"
+	case whose == "":
+		whose = "the lock that was made here"
 	}
 	t.Report(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "artifacts", State: phases.Notice,
 		Message: fmt.Sprintf("every byte is held to %s, %s", whose, t.Bundle.Lock().Digest())})
-}
-
-// adopt holds this host to the lock of its cluster; with known only where it was before.
-func (o *artifactOptions) adopt(c *config.Cluster, l bundle.Lock, known bool) (*bundle.Bundle, error) {
-	cache, err := o.openCache()
-	if err != nil {
-		return nil, err
-	}
-	if known && !cache.Adopted(l) {
-		return nil, nil
-	}
-	if err := o.held(l); err != nil {
-		return nil, err
-	}
-	r, err := bundle.NewRemote(c.Spec.Artifacts, authn.DefaultKeychain)
-	if err != nil {
-		return nil, err
-	}
-	return cache.Adopt(l, r)
 }

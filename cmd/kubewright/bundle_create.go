@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -49,7 +50,7 @@ of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, credentials those of "docker login".`,
 	o.flags(f)
 	f.StringVar(&o.config, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
 	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes (default: that of the document, else the newest that kubewright was tried with)")
-	f.StringSliceVar(&o.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "platforms of the hosts, linux/amd64, linux/arm64")
+	f.StringSliceVar(&o.platforms, "platform", nil, "platforms of the hosts, linux/amd64, linux/arm64 (default: this machine's)")
 	f.StringVar(&o.role, "role", "", "only what hosts of this role need: worker (default: everything)")
 	f.StringSliceVar(&o.images, "image", nil, "further images, by their full references")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml", "json"))
@@ -85,6 +86,14 @@ func (o *createOptions) cluster() (*config.Cluster, error) {
 }
 
 func (o *createOptions) run(ctx context.Context, to string, out output) error {
+	if l, err := o.named(); err != nil {
+		return err
+	} else if l != nil && (o.kubernetes != "" || o.role != "" || o.images != nil || o.platforms != nil) {
+		return misuse(errors.New("--lock FILE says it all: leave --kubernetes-version, --role, --image and --platform out"))
+	}
+	if o.platforms == nil {
+		o.platforms = []string{"linux/" + runtime.GOARCH}
+	}
 	c, err := o.cluster()
 	if err != nil {
 		return misuse(err)
@@ -98,7 +107,7 @@ func (o *createOptions) run(ctx context.Context, to string, out output) error {
 	var artifacts []bundle.Artifact
 	steps := []step{
 		{"resolve", "find out what the names mean, and download the files", func(ctx context.Context, moved bundle.Moved) (err error) {
-			if b, err = o.resolve(ctx, c, images, o.platforms, false, moved); err == nil {
+			if b, err = o.resolve(ctx, c, images, o.platforms, moved); err == nil {
 				artifacts = b.Lock().Artifacts
 			}
 			return err

@@ -202,8 +202,12 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		return err
 	}
 	t.Report = view.event
-	if err := o.acquire(ctx, t, list, c, nil); err != nil {
+	if acquires, err := o.acquires(t, list); err != nil {
 		return err
+	} else if acquires {
+		if err := o.acquire(ctx, t, c, nil); err != nil {
+			return err
+		}
 	}
 	o.tellLock(t)
 	whole := len(list) == len(phases.Init())
@@ -259,8 +263,8 @@ The control plane is up. As root, or with a copy of the file that is yours:
 `
 
 const initJoin = `
-Make other hosts workers of this cluster, as root on each; add --bundle DIR where nothing
-is installed yet. The token is a secret:
+Make other hosts workers of this cluster, as root on each; what they lack is downloaded, or comes
+from --bundle. The token is a secret:
 
   %s
 `
@@ -271,6 +275,11 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 		if live, err := phases.LiveCluster(ctx, t.Host); err == nil {
 			o.live = live.Versions()
 		}
+	}
+	if l, err := o.named(); err != nil {
+		return err
+	} else if l != nil && t.Bundle == nil {
+		o.live = l.Versions(t.Platform())
 	}
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return err

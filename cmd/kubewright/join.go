@@ -156,24 +156,24 @@ func (o *joinOptions) run(ctx context.Context, args []string, chosen []phases.Ph
 	return o.hostOptions.run(ctx, "join", func(ctx context.Context, t *phases.Target) error { return o.on(ctx, t, in) })
 }
 
-// acquireAs finds what this host is made of in the cluster that it joins, where it lacks something
-// that no bundle brings.
-func (o *joinOptions) acquireAs(ctx context.Context, t *phases.Target, list []phases.Phase) error {
-	if t.Bundle != nil || !phases.Installs(list) || !t.Lacks() && !o.cached() {
-		return nil
-	}
+// acquireAs finds what this host is made of in the cluster that it joins, and completes its document with
+// what is said there.
+func (o *joinOptions) acquireAs(ctx context.Context, t *phases.Target, document *config.Cluster, role config.Role) error {
 	d, err := t.Discover(ctx)
 	if err != nil {
 		return err
 	}
 	c := *d.Cluster
-	if o.mirror != "" {
-		c.Spec.Artifacts.Mirror = "" // this host may have one of its own
-	}
+	c.Spec.Artifacts = c.Spec.Artifacts.Clone()
 	if err := o.apply(&c.Spec.Artifacts); err != nil {
 		return misuse(err)
 	}
-	return o.acquire(ctx, t, list, &c, d.Lock)
+	if err := o.acquire(ctx, t, &c, d.Lock); err != nil {
+		return err
+	}
+	document.Spec.KubernetesVersion, document.Spec.ImageRepository = c.Spec.KubernetesVersion, c.Spec.ImageRepository
+	document.Spec.Runtime.SandboxImage = c.Spec.Runtime.SandboxImage
+	return o.complete(document, t, role)
 }
 
 // on runs phases on a host.
@@ -184,9 +184,12 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) e
 	if o.controlPlane {
 		role = config.ControlPlaneRole
 	}
-	document := &config.Cluster{Spec: config.Spec{Timeouts: o.timeouts}}
-	document.Spec.ControlPlane.BindPort = o.bindPort
-	if err := o.complete(document, t, role); err != nil {
+	document := func() *config.Cluster {
+		c := &config.Cluster{Spec: config.Spec{Timeouts: o.timeouts}}
+		c.Spec.ControlPlane.BindPort = o.bindPort
+		return c
+	}
+	if err := o.complete(document(), t, role); err != nil {
 		return err
 	}
 	t.BindPort, t.Admit = o.bindPort, phases.Admit(in.key)
@@ -195,9 +198,13 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) e
 	in.how.Waiting = func(err error) {
 		view.event(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", in.where, err)})
 	}
-	t.Discover = phases.Discover(t.Host, in.how)
-	if err := o.acquireAs(ctx, t, in.list); err != nil {
+	t.Discover, t.Artifacts = phases.Discover(t.Host, in.how), o.apply
+	if acquires, err := o.acquires(t, in.list); err != nil {
 		return err
+	} else if acquires {
+		if err := o.acquireAs(ctx, t, document(), role); err != nil {
+			return err
+		}
 	}
 	o.tellLock(t)
 	done, err := o.runOrPlan(ctx, in.list, t, view)
