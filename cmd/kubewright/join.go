@@ -45,7 +45,8 @@ that kubewright or kubeadm made.
 
 The cluster is believed when cluster-info is signed with the token and holds a CA with
 one of the given hashes; or it is the one that a discovery file names. A cluster that does
-not answer yet is waited for, while this host is being prepared.
+not answer yet is waited for, while this host is being prepared; where it lacks something that no
+--bundle brings, the cluster says what, and comes first.
 
 A control plane needs the key that "kubewright init --upload-certs" printed, and a cluster
 that was made with --control-plane-endpoint.
