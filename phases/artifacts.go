@@ -11,6 +11,22 @@ import (
 	"github.com/kubewright/kubewright/host"
 )
 
+// Ready is preflight as far as it needs no bundle, so that a host that is not ready is not told so after
+// downloads of minutes. It says nothing but what is in the way: preflight itself comes later, with the rest.
+func Ready(ctx context.Context, list []Phase, t *Target, skip []string) error {
+	if skipped(skip, "preflight") {
+		return nil
+	}
+	own := *t
+	own.Acquires, own.Journal = true, t.Journal.only()
+	own.Report = func(e Event) {
+		if e.State == Failed {
+			t.Report(e)
+		}
+	}
+	return Run(ctx, Select(list, "preflight"), &own, nil)
+}
+
 // Acquire gives the target the bundle that get opens, unpacks or makes. It is told of like a
 // phase, and comes before all phases: they have to know what the host is made of.
 func Acquire(ctx context.Context, t *Target, get func(context.Context, bundle.Moved) (*bundle.Bundle, error)) error {

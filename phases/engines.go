@@ -44,7 +44,7 @@ func (t *Target) socket() string { return strings.TrimPrefix(t.endpoint(), "unix
 // ownsContainerd tells whether containerd and its configuration are ours to write: we have
 // written its unit, or there is none yet. What others have installed is theirs, wherever it is.
 func (t *Target) ownsContainerd() bool {
-	if t.Bundle == nil || t.endpoint() != config.ContainerdSocket {
+	if t.Bundle == nil && !t.Acquires || t.endpoint() != config.ContainerdSocket {
 		return false
 	}
 	return t.Facts.OwnContainerd || t.Facts.Commands["containerd"] == "" && !slices.Contains(t.Facts.Sockets, config.ContainerdSocket)

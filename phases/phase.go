@@ -48,10 +48,12 @@ type Target struct {
 	Host    host.Host
 	API     API
 	Secrets *pki.Secrets
-	Bundle  *bundle.Bundle // nil: what is on the host has to do
-	Journal *Journal       // nil: nothing is written down, as nothing is really done
-	Ledger  bool           // what is here is noted before the first change
-	Patches manifests.Patches
+	Bundle  *bundle.Bundle // nil: what is on the host has to do, unless it acquires
+	// Acquires tells that there will be a bundle, of which nothing is known yet.
+	Acquires bool
+	Journal  *Journal // nil: nothing is written down, as nothing is really done
+	Ledger   bool     // what is here is noted before the first change
+	Patches  manifests.Patches
 	// JoinToken is the token with which nodes join, as of the function of that name.
 	JoinToken func(ctx context.Context) (addons.Token, error)
 	TTL       time.Duration // of a token that is made; 0: it never expires

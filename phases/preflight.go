@@ -43,7 +43,7 @@ func preflight(ctx context.Context, t *Target) error {
 	findings = append(findings, t.checkRuntime(ctx)...)
 	findings = append(findings, t.checkMirrors()...)
 	findings = append(findings, t.checkWritable(ctx)...)
-	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 {
+	if t.Facts.Commands["kubelet"] == "" && len(t.wantedFiles()) == 0 && !t.Acquires {
 		findings = append(findings, Finding{Name: "FileExisting-kubelet", Message: errNoKubelet.Error()})
 	}
 	if t.controlPlane() && t.Discover == nil {

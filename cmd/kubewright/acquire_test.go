@@ -82,7 +82,7 @@ func TestJoinIsMadeOfWhatItsClusterSays(t *testing.T) {
 	if err := o.complete(&config.Cluster{}, target, config.WorkerRole); err != nil {
 		t.Fatal(err)
 	}
-	if acquires, err := o.acquires(target, phases.Join()); !acquires || err != nil {
+	if acquires, err := o.acquires(context.Background(), target, phases.Select(phases.Join(), "install")); !acquires || err != nil {
 		t.Fatal(acquires, err)
 	}
 	if err := o.acquireAs(context.Background(), target, &config.Cluster{}, config.WorkerRole); err != nil {
@@ -154,18 +154,18 @@ func TestHostWithSoftwareOfItsOwnNeedsNothing(t *testing.T) {
 	own := bare(t, nil)
 	own.Facts.Commands = map[string]string{"kubelet": "/usr/bin/kubelet", "containerd": "/usr/bin/containerd"}
 	o := &hostOptions{}
-	if acquires, err := o.acquires(own, phases.Init()); acquires || err != nil {
+	if acquires, err := o.acquires(context.Background(), own, phases.Init()); acquires || err != nil {
 		t.Error(acquires, err)
 	}
 	o.lock = "sha256:" + strings.Repeat("0", 64)
-	if _, err := o.acquires(own, phases.Init()); err == nil || !strings.Contains(err.Error(), "--lock") {
+	if _, err := o.acquires(context.Background(), own, phases.Init()); err == nil || !strings.Contains(err.Error(), "--lock") {
 		t.Errorf("a lock that holds nothing: %v", err)
 	}
 	o = &hostOptions{skip: []string{"download", "install", "images"}}
-	if acquires, err := o.acquires(bare(t, nil), phases.Init()); acquires || err != nil {
+	if acquires, err := o.acquires(context.Background(), bare(t, nil), phases.Init()); acquires || err != nil {
 		t.Error("all that installs is skipped, and yet: ", acquires, err)
 	}
-	if acquires, err := new(hostOptions).acquires(bare(t, nil), phases.Select(phases.Init(), "certs")); acquires || err != nil {
+	if acquires, err := new(hostOptions).acquires(context.Background(), bare(t, nil), phases.Select(phases.Init(), "certs")); acquires || err != nil {
 		t.Error("certificates need no binaries: ", acquires, err)
 	}
 }

@@ -252,13 +252,13 @@ func (o *artifactOptions) adopt(a config.Artifacts, l bundle.Lock) (*bundle.Bund
 }
 
 // acquires tells whether this host is made of something that no --bundle brings: it lacks something, or an earlier
-// run has brought it. Else what is there has to do.
-func (o *hostOptions) acquires(t *phases.Target, list []phases.Phase) (bool, error) {
+// run has brought it. Else what is there has to do. The host is ready for it, as far as can be told now.
+func (o *hostOptions) acquires(ctx context.Context, t *phases.Target, list []phases.Phase) (bool, error) {
 	if t.Bundle != nil || !phases.Installs(list, o.skip) {
 		return false, nil
 	}
 	if t.Lacks() || t.HostLock() != nil {
-		return true, nil
+		return true, phases.Ready(ctx, list, t, o.skip)
 	}
 	if o.lock != "" {
 		return false, misuse(errors.New("--lock: this host has a kubelet and a container runtime of its own, so that nothing is installed: leave it out, or pass --bundle"))

@@ -202,7 +202,7 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		return err
 	}
 	t.Report = view.event
-	if acquires, err := o.acquires(t, list); err != nil {
+	if acquires, err := o.acquires(ctx, t, list); err != nil {
 		return err
 	} else if acquires {
 		if err := o.acquire(ctx, t, c, nil); err != nil {

@@ -200,7 +200,7 @@ func (o *joinOptions) on(ctx context.Context, t *phases.Target, in joinInputs) e
 		view.event(phases.Event{Time: time.Now(), Host: t.Node.Name, Phase: "discovery", State: phases.Notice, Message: fmt.Sprintf("waiting for %s: %v", in.where, err)})
 	}
 	t.Discover, t.Artifacts = phases.Discover(t.Host, in.how), o.apply
-	if acquires, err := o.acquires(t, in.list); err != nil {
+	if acquires, err := o.acquires(ctx, t, in.list); err != nil {
 		return err
 	} else if acquires {
 		if err := o.acquireAs(ctx, t, document(), role); err != nil {
