@@ -122,6 +122,9 @@ func (r *Remote) download(ctx context.Context, dir string, want blob, from []loc
 			return "", err // another location would not mend it, or it must be seen
 		}
 	}
+	if p.size == 0 {
+		errs = append(errs, os.Remove(p.path))
+	}
 	return "", errors.Join(errs...)
 }
 
@@ -130,11 +133,8 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 	if p.want.size != unknown && p.size == p.want.size {
 		return nil
 	}
-	// Also ends a server that sends nothing more.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(r.stall, func() { cancel(fmt.Errorf("nothing came for %s", r.stall)) })
-	defer idle.Stop()
+	ctx, idle, done := r.watch(ctx)
+	defer done()
 	client, err := l.client(ctx)
 	if err != nil {
 		return err
@@ -171,10 +171,14 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 		if start != 0 {
 			return finalError{fmt.Errorf("was asked for bytes from %d, and sends them from %d", p.size, start)}
 		}
+		// The first answer came to its end, and so does this one: no third would be longer.
+		whole := p.ended
 		if err := p.restart(); err != nil {
 			return err
 		}
+		p.whole = whole
 	}
+	p.ended = false
 	total := p.want.size
 	if total == unknown && resp.ContentLength > 0 {
 		total = p.size + resp.ContentLength
@@ -193,6 +197,7 @@ func (r *Remote) receive(ctx context.Context, p *part, l location, moved func(do
 		case err == io.EOF && p.want.size != unknown && p.size < p.want.size:
 			return fmt.Errorf("ends after %d of %d bytes", p.size, p.want.size)
 		case err == io.EOF:
+			p.ended = true
 			return nil
 		case err != nil:
 			return errors.Join(context.Cause(ctx), err)
@@ -208,6 +213,7 @@ type part struct {
 	size    int64
 	hash    hash.Hash
 	resumed bool // some of it is from an earlier run
+	ended   bool // an answer came to its end
 	whole   bool // the server has no more, where nobody knows the size
 }
 
@@ -239,7 +245,7 @@ func (p *part) restart() error {
 		return err
 	}
 	_, err := p.f.Seek(0, io.SeekStart)
-	p.size, p.resumed, p.whole = 0, false, false
+	p.size, p.resumed, p.ended, p.whole = 0, false, false, false
 	p.hash.Reset()
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -228,15 +229,28 @@ func (f *fetch) archive(ctx context.Context, members []Artifact, came *atomic.In
 		f.moved(path.Base(s.URL), done, total)
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", named(rest), err)
 	}
 	for m, a := range rest {
+		if _, ok := got[m]; !ok {
+			return fmt.Errorf("%s: the archive %s has no %s: its lock is wrong; make the lock again", a, s.URL, m)
+		}
 		if got[m] != (blob{a.Digest, a.Size}) {
-			return fmt.Errorf("%s: %s in %s has %d bytes with digest %s, the lock says %d with %s: %w", a, m, s.URL, got[m].size, got[m].digest, a.Size, a.Digest, errWrong)
+			return fmt.Errorf("%s: %s in %s has %d bytes with digest %s, the lock says %d with %s: %w", a, m, s.URL, got[m].size, got[m].digest, a.Size, a.Digest, errDamaged)
 		}
 		came.Add(a.Size)
 	}
 	return nil
+}
+
+// named are the members of an archive that are missed, as errors name them.
+func named(members map[string]Artifact) string {
+	var names []string
+	for _, a := range members {
+		names = append(names, a.String())
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // step turns how much of a blob is here into how much has come since.

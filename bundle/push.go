@@ -35,7 +35,7 @@ type PushOptions struct {
 func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushOptions) error {
 	t, err := newTransport(o.CA)
 	if err != nil {
-		return fmt.Errorf("--ca: %w", err)
+		return fmt.Errorf("CA of the registry: %w", err)
 	}
 	var safe http.RoundTripper = tlsOnly{t}
 	if o.Insecure {

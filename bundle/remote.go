@@ -108,35 +108,45 @@ func (r *Remote) address(upstream string) (string, error) {
 	return r.mirror + "/" + x.Host + x.EscapedPath(), nil
 }
 
-// secure tells that what comes from a file's address came over TLS.
-func (r *Remote) secure() bool { return r.mirror == "" || strings.HasPrefix(r.mirror, "https:") }
-
 // errNowhere is what a server says of what it does not have.
 var errNowhere = errors.New("not found there")
 
 // get reads a small file; errNowhere where there is none.
 func (r *Remote) get(ctx context.Context, address string, limit int64) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
 	var data []byte
-	err = r.again(ctx, func() (bool, error) {
+	err := r.again(ctx, func() (bool, error) {
+		ctx, idle, cancel := r.watch(ctx)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return false, finalError{err}
+		}
 		resp, err := r.files.Do(req)
 		if err != nil {
-			return false, err
+			return false, errors.Join(context.Cause(ctx), err)
 		}
 		defer resp.Body.Close()
 		if err := answered(resp); err != nil {
 			return false, err
 		}
-		data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
-		if err == nil && int64(len(data)) > limit {
-			err = finalError{fmt.Errorf("%s has more than %d bytes", address, limit)}
+		body := &countingReader{r: resp.Body, report: func(int64) { idle.Reset(r.stall) }}
+		data, err = io.ReadAll(io.LimitReader(body, limit+1))
+		if err != nil {
+			return false, errors.Join(context.Cause(ctx), err)
 		}
-		return false, err
+		if int64(len(data)) > limit {
+			return false, finalError{fmt.Errorf("has more than %d bytes", limit)}
+		}
+		return false, nil
 	})
 	return data, err
+}
+
+// watch ends a request whose server sends nothing for too long; whoever hears from it resets the timer.
+func (r *Remote) watch(ctx context.Context) (watched context.Context, idle *time.Timer, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	idle = time.AfterFunc(r.stall, func() { cancel(fmt.Errorf("nothing came for %s", r.stall)) })
+	return ctx, idle, func() { idle.Stop(); cancel(nil) }
 }
 
 // location is one place that has a blob.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,10 @@ func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Re
 		return Lock{}, err
 	}
 	defer unlock()
+	// Another run may have made it while we waited.
+	if l, err := c.Known(w, catalogue); !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
 	if moved == nil {
 		moved = func(string, int64, int64) {}
 	}
@@ -77,12 +82,23 @@ func (c *Cache) Known(w Wish, catalogue *Catalogue) (Lock, error) {
 	if err != nil {
 		return Lock{}, err
 	}
-	name := wishName(w, downloads)
-	l, err := c.remembered(name)
+	key := wishName(w, downloads)
+	l, err := c.remembered(key)
 	if err != nil {
 		return Lock{}, err
 	}
-	return l, c.keepLock(name, l)
+	return l, c.keepLock(key, l)
+}
+
+// Validate reports what a catalogue does not hold of a wish, and images without full references.
+func (w Wish) Validate(catalogue *Catalogue) error {
+	for _, image := range w.Images {
+		if _, err := name.ParseReference(image, name.StrictValidation); err != nil {
+			return fmt.Errorf("image %w: write a full reference such as registry.k8s.io/pause:3.10.2", err)
+		}
+	}
+	_, err := w.downloads(catalogue)
+	return err
 }
 
 func (w Wish) downloads(catalogue *Catalogue) ([]Download, error) {
@@ -231,12 +247,12 @@ func (x *resolver) sum(ctx context.Context, d Download) (string, error) {
 	if d.SumURL == "" {
 		return "", errors.New("the catalogue has no digest for it")
 	}
-	if !x.remote.secure() {
-		return "", fmt.Errorf("the catalogue has no digest for this version, and what %s says of it without TLS is worth nothing: use a version that the catalogue has, a mirror with https, or a catalogue of your own", x.remote.mirror)
-	}
 	at, err := x.remote.address(d.SumURL)
 	if err != nil {
 		return "", err
+	}
+	if !strings.HasPrefix(at, "https:") {
+		return "", fmt.Errorf("the catalogue has no digest for this version, and what %s says of it without TLS is worth nothing: use a version that the catalogue has, a mirror with https, or a catalogue of your own", at)
 	}
 	data, err := x.remote.get(ctx, at, 1<<10)
 	if err != nil {
@@ -244,7 +260,7 @@ func (x *resolver) sum(ctx context.Context, d Download) (string, error) {
 	}
 	hex := sumForm.FindString(strings.TrimSpace(string(data)))
 	if hex == "" {
-		return "", fmt.Errorf("%s does not begin with a sha256", at)
+		return "", fmt.Errorf("%s does not begin with a sha256: try another --mirror, or a version that the catalogue has", at)
 	}
 	return "sha256:" + hex, nil
 }
@@ -254,16 +270,17 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 	if d.SignatureURL == "" {
 		return false, nil
 	}
+	var at [2]string
 	var parts [2][]byte
 	for i, url := range []string{d.SignatureURL, d.CertificateURL} {
-		at, err := r.address(url)
-		if err != nil {
+		var err error
+		if at[i], err = r.address(url); err != nil {
 			return false, err
 		}
-		if parts[i], err = r.get(ctx, at, 64<<10); errors.Is(err, errNowhere) {
+		if parts[i], err = r.get(ctx, at[i], 64<<10); errors.Is(err, errNowhere) {
 			return false, nil // mirrors often leave them out
 		} else if err != nil {
-			return false, fmt.Errorf("signature: %s: %w", at, err)
+			return false, fmt.Errorf("signature: %s: %w", at[i], err)
 		}
 	}
 	trusted, err := r.trusted()
@@ -271,7 +288,7 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 		return false, fmt.Errorf("signature: %w", err)
 	}
 	if err := verifySignature(trusted, digest, parts[0], parts[1]); err != nil {
-		return false, fmt.Errorf("signature %s: %w: %w", d.SignatureURL, err, errWrong)
+		return false, fmt.Errorf("signature %s: %w: %w", at[0], err, errWrong)
 	}
 	return true, nil
 }
