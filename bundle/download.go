@@ -130,6 +130,9 @@ func (r *Remote) download(ctx context.Context, dir string, want blob, from []loc
 			return "", err // another location would not mend it, or it must be seen
 		}
 	}
+	if p.size == 0 {
+		errs = append(errs, os.Remove(p.path))
+	}
 	return "", errors.Join(errs...)
 }
 

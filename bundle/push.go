@@ -35,9 +35,10 @@ type PushOptions struct {
 // TO/pause:3.10.2 there, where TO is HOST[:PORT][/PREFIX]. Digests stay. An image that the bundle
 // has for several platforms is one index.
 func (b *Bundle) Push(ctx context.Context, images []Artifact, to string, o PushOptions) error {
-	t, err := newTransport(o.CA, time.Minute)
+	stall := time.Minute
+	t, err := newTransport(o.CA, &stall)
 	if err != nil {
-		return fmt.Errorf("--ca: %w", err)
+		return fmt.Errorf("CA of the registry: %w", err)
 	}
 	var safe http.RoundTripper = tlsOnly{t}
 	if o.Insecure {

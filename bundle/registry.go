@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -88,6 +89,12 @@ func (r *Remote) resolveAt(ctx context.Context, e endpoint, ref name.Reference, 
 
 // advise says what to do about an answer of a registry.
 func advise(err error, e endpoint) error {
+	// The registry's library has no type of its own for these.
+	for _, other := range []string{"does not match requested digest", "error verifying sha256 checksum"} {
+		if strings.Contains(err.Error(), other) {
+			return fmt.Errorf("%w: %w", err, errWrong)
+		}
+	}
 	var t *transport.Error
 	if !errors.As(err, &t) {
 		return err

@@ -32,6 +32,7 @@ type Remote struct {
 	trusted    func() (root.TrustedMaterial, error) // who signs
 
 	pause time.Duration // before the first retry; each later one waits twice as long
+	stall time.Duration // how long a server may send nothing
 }
 
 // mirrored is config.Registry with the client that trusts its CA.
@@ -44,24 +45,19 @@ type mirrored struct {
 // keychain by the registry's host; authn.DefaultKeychain has those of `docker login`. Proxies are
 // those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 func NewRemote(a config.Artifacts, keychain authn.Keychain) (*Remote, error) {
-	return newRemote(a, keychain, time.Minute)
-}
-
-// newRemote is NewRemote with how long a server may send nothing.
-func newRemote(a config.Artifacts, keychain authn.Keychain, stall time.Duration) (*Remote, error) {
-	t, err := newTransport(a.CA, stall)
+	r := &Remote{
+		mirror:   strings.TrimSuffix(a.Mirror, "/"),
+		keychain: keychain,
+		trusted:  publicGood,
+		pause:    250 * time.Millisecond, stall: time.Minute,
+	}
+	t, err := newTransport(a.CA, &r.stall)
 	if err != nil {
 		return nil, fmt.Errorf("spec.artifacts.ca: %w", err)
 	}
-	r := &Remote{
-		mirror:   strings.TrimSuffix(a.Mirror, "/"),
-		files:    &http.Client{Transport: t, CheckRedirect: noDowngrade},
-		keychain: keychain,
-		trusted:  publicGood,
-		pause:    250 * time.Millisecond,
-	}
+	r.files = &http.Client{Transport: t, CheckRedirect: noDowngrade}
 	for i, x := range a.Registries {
-		t, err := newTransport(x.CA, stall)
+		t, err := newTransport(x.CA, &r.stall)
 		if err != nil {
 			return nil, fmt.Errorf("spec.artifacts.registries[%d].ca: %w", i, err)
 		}
@@ -71,7 +67,7 @@ func newRemote(a config.Artifacts, keychain authn.Keychain, stall time.Duration)
 }
 
 // newTransport is http.DefaultTransport, which knows proxies, with a CA beside the system's.
-func newTransport(ca string, stall time.Duration) (http.RoundTripper, error) {
+func newTransport(ca string, stall *time.Duration) (http.RoundTripper, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableCompression = true // lengths and ranges are those of the file
 	t.MaxIdleConnsPerHost = parallel
@@ -145,7 +141,7 @@ func (r *Remote) get(ctx context.Context, address string, limit int64) ([]byte, 
 		}
 		data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 		if err == nil && int64(len(data)) > limit {
-			err = finalError{fmt.Errorf("%s has more than %d bytes", address, limit)}
+			err = finalError{fmt.Errorf("has more than %d bytes", limit)}
 		}
 		return false, err
 	})

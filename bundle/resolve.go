@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -38,16 +39,18 @@ func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Re
 		return Lock{}, err
 	}
 	name := wishName(w, downloads, r)
-	if l, err := c.remembered(name); err == nil {
-		return l, c.keepLock(name, l)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return Lock{}, err
+	if l, err := c.known(name); !errors.Is(err, fs.ErrNotExist) {
+		return l, err
 	}
 	unlock, err := c.exclusive(ctx)
 	if err != nil {
 		return Lock{}, err
 	}
 	defer unlock()
+	// Another run may have made it while we waited.
+	if l, err := c.known(name); !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
 	if moved == nil {
 		moved = func(string, int64, int64) {}
 	}
@@ -77,11 +80,31 @@ func (c *Cache) Resolve(ctx context.Context, w Wish, catalogue *Catalogue, r *Re
 	return l, c.keepLock(name, l)
 }
 
+// known is a lock that was made before, which is used now; fs.ErrNotExist where there is none.
+func (c *Cache) known(name string) (Lock, error) {
+	l, err := c.remembered(name)
+	if err != nil {
+		return Lock{}, err
+	}
+	return l, c.keepLock(name, l)
+}
+
 // sorted has each thing once, so that the same wish is the same however it is written.
 func (w Wish) sorted() Wish {
 	w.Images = slices.Compact(slices.Sorted(slices.Values(w.Images)))
 	w.Platforms = slices.Compact(slices.Sorted(slices.Values(w.Platforms)))
 	return w
+}
+
+// Validate reports what a catalogue does not hold of a wish, and images without full references.
+func (w Wish) Validate(catalogue *Catalogue) error {
+	for _, image := range w.Images {
+		if _, err := name.ParseReference(image, name.StrictValidation); err != nil {
+			return fmt.Errorf("image %w: write a full reference such as registry.k8s.io/pause:3.10.2", err)
+		}
+	}
+	_, err := w.downloads(catalogue)
+	return err
 }
 
 func (w Wish) downloads(catalogue *Catalogue) ([]Download, error) {
@@ -247,7 +270,7 @@ func (x *resolver) sum(ctx context.Context, d Download) (string, error) {
 	}
 	hex := sumForm.FindString(strings.TrimSpace(string(data)))
 	if hex == "" {
-		return "", fmt.Errorf("%s does not begin with a sha256", at)
+		return "", fmt.Errorf("%s does not begin with a sha256: try another --mirror, or a version that the catalogue has", at)
 	}
 	return "sha256:" + hex, nil
 }
@@ -257,16 +280,17 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 	if d.SignatureURL == "" {
 		return false, nil
 	}
+	var at [2]string
 	var parts [2][]byte
 	for i, url := range []string{d.SignatureURL, d.CertificateURL} {
-		at, err := r.address(url)
-		if err != nil {
+		var err error
+		if at[i], err = r.address(url); err != nil {
 			return false, err
 		}
-		if parts[i], err = r.get(ctx, at, 64<<10); errors.Is(err, errNowhere) {
+		if parts[i], err = r.get(ctx, at[i], 64<<10); i == 0 && errors.Is(err, errNowhere) {
 			return false, nil // mirrors often leave them out
 		} else if err != nil {
-			return false, fmt.Errorf("signature: %s: %w", at, err)
+			return false, fmt.Errorf("signature: %s: %w", at[i], err)
 		}
 	}
 	trusted, err := r.trusted()
@@ -274,7 +298,7 @@ func (r *Remote) signed(ctx context.Context, d Download, digest string) (bool, e
 		return false, fmt.Errorf("signature: %w", err)
 	}
 	if err := verifySignature(trusted, digest, parts[0], parts[1]); err != nil {
-		return false, fmt.Errorf("signature %s: %w: somebody has changed it or the file, or the project signs with keys that this kubewright is too old to know: take a newer one, or a catalogue without signatures (--catalogue)", d.SignatureURL, err)
+		return false, fmt.Errorf("signature %s: %w: somebody has changed it or the file, or the project signs with keys that this kubewright is too old to know: take a newer one, or a catalogue without signatures (--catalogue)", at[0], err)
 	}
 	return true, nil
 }

@@ -35,6 +35,13 @@ import (
 // tinyUpstream serves the files of a node for v1.36.3, each some bytes, and gives their catalogue.
 func tinyUpstream(t *testing.T) (*faulty.Server, *Catalogue) {
 	t.Helper()
+	s, c, _ := tinyUpstreamAt(t, faulty.Options{})
+	return s, c
+}
+
+// tinyUpstreamAt also gives the folder of dl.example.test.
+func tinyUpstreamAt(t *testing.T, o faulty.Options) (*faulty.Server, *Catalogue, string) {
+	t.Helper()
 	dir := t.TempDir()
 	c := &Catalogue{APIVersion: APIVersion, Kind: CatalogueKind, Files: map[string]CatalogueFile{},
 		Defaults: map[string]map[string]string{"v1.36": {"containerd": "v2.3.4", "runc": "v1.4.3", "crictl": "v1.36.0", "cni-plugins": "v1.9.1"}}}
@@ -62,12 +69,12 @@ func tinyUpstream(t *testing.T) (*faulty.Server, *Catalogue) {
 		c.Files[file] = CatalogueFile{URL: "https://dl.example.test/" + file, Members: members,
 			Versions: map[string]map[string]string{version: {"amd64": host.Digest(content)}}}
 	}
-	s, err := faulty.Serve(dir, faulty.Options{})
+	s, err := faulty.Serve(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s, c
+	return s, c, filepath.Join(dir, "dl.example.test")
 }
 
 // archiveOf writes members as releases do: with ./ before some names, and things that nobody wants.
@@ -92,6 +99,7 @@ func archiveOf(t *testing.T, members []string) []byte {
 type tinyRegistry struct {
 	*httptest.Server
 	asked atomic.Int64
+	flip  atomic.Value // a string: the bodies of paths that end so are sent with a byte changed
 }
 
 const user, password = "puller", "correct horse"
@@ -126,7 +134,15 @@ func newTinyRegistry(t *testing.T) *tinyRegistry {
 			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
 		}
-		inner.ServeHTTP(w, req)
+		if f, _ := r.flip.Load().(string); f == "" || req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, f) {
+			inner.ServeHTTP(w, req)
+			return
+		}
+		answer := httptest.NewRecorder()
+		inner.ServeHTTP(answer, req)
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		w.Write(flip(answer.Body.Bytes()))
 	}))
 	r.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.StartTLS()

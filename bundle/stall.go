@@ -12,12 +12,13 @@ import (
 // stalling ends requests whose server sends nothing for a while: neither the head of an answer, nor more of its body.
 type stalling struct {
 	http.RoundTripper
-	limit time.Duration
+	limit *time.Duration
 }
 
 func (s stalling) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(s.limit, func() { cancel(fmt.Errorf("nothing came for %s", s.limit)) })
+	limit := *s.limit
+	timer := time.AfterFunc(limit, func() { cancel(fmt.Errorf("nothing came for %s", limit)) })
 	resp, err := s.RoundTripper.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		timer.Stop()
@@ -25,7 +26,7 @@ func (s stalling) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &stallingBody{resp.Body, s.limit, ctx, cancel, timer}
+	resp.Body = &stallingBody{resp.Body, limit, ctx, cancel, timer}
 	return resp, nil
 }
 
