@@ -137,7 +137,7 @@ func (o *artifactOptions) held(l bundle.Lock) error {
 		want = theirs.Digest()
 	}
 	if got := l.Digest(); got != want {
-		return misuse(fmt.Errorf("the lock is %s, and --lock asks for %s: this is another bundle, or somebody has changed it", got, want))
+		return misuse(fmt.Errorf("the lock is %s, and --lock asks for %s: this is another bundle, or somebody has changed it: get it again, or ask whoever made it for its lock", got, want))
 	}
 	return nil
 }
@@ -153,7 +153,7 @@ func (o *artifactOptions) open(ctx context.Context, where string, moved bundle.M
 	case isURL(where):
 		b, err = o.openServed(ctx, where)
 	case err != nil:
-		return nil, misuse(fmt.Errorf("open bundle: %w", err))
+		return nil, misuse(fmt.Errorf("open bundle: %w: name a folder, a .tar or .tar.zst, or an http(s) address", err))
 	case info.IsDir():
 		if b, err = bundle.Open(where); err != nil {
 			return nil, misuse(err)
@@ -203,10 +203,6 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 
 // resolve makes the lock of a document, or finds the one that was made before; that one alone with known.
 func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images, platforms []string, known bool, moved bundle.Moved) (*bundle.Bundle, error) {
-	cache, err := o.openCache()
-	if err != nil {
-		return nil, err
-	}
 	catalogue, err := o.openCatalogue()
 	if err != nil {
 		return nil, misuse(err)
@@ -216,6 +212,13 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 		return nil, misuse(err)
 	}
 	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
+	if err := w.Validate(catalogue); err != nil {
+		return nil, misuse(err)
+	}
+	cache, err := o.openCache()
+	if err != nil {
+		return nil, err
+	}
 	if known {
 		l, err := cache.Known(w, catalogue)
 		if errors.Is(err, fs.ErrNotExist) {
