@@ -78,7 +78,7 @@ func (r *Remote) again(ctx context.Context, f func() (progress bool, err error))
 			failures = 1
 		}
 		if failures == attempts {
-			return fmt.Errorf("%w (tried %d times)", err, attempts)
+			return fmt.Errorf("%w (tried %d times): is it the right address, and does the way there need a proxy? What came stays; run the same again", err, attempts)
 		}
 		wait := min(r.pause<<(failures-1), maxPause)
 		var busy busyError

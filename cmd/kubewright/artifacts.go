@@ -124,7 +124,7 @@ func (o *artifactOptions) held(l bundle.Lock) error {
 		want = theirs.Digest()
 	}
 	if got := l.Digest(); want != "" && got != want {
-		return misuse(fmt.Errorf("the lock is %s, and --lock asks for %s: this is another bundle, or somebody has changed it", got, want))
+		return misuse(fmt.Errorf("the lock is %s, and --lock asks for %s: this is another bundle, or somebody has changed it: get it again, or ask whoever made it for its lock", got, want))
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (o *artifactOptions) open(ctx context.Context, where string, moved bundle.M
 	case isURL(where):
 		b, err = o.openServed(ctx, where)
 	case err != nil:
-		return nil, misuse(fmt.Errorf("open bundle: %w: name a folder with a lock.yaml, a file, or an http(s) address", err))
+		return nil, misuse(fmt.Errorf("open bundle: %w: name a folder, a .tar or .tar.zst, or an http(s) address", err))
 	case info.IsDir():
 		if b, err = bundle.Open(where); err != nil {
 			return nil, misuse(err)
@@ -223,11 +223,14 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 	if err != nil {
 		return nil, misuse(err)
 	}
+	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
+	if err := w.Validate(catalogue); err != nil {
+		return nil, misuse(err)
+	}
 	cache, err := o.openCache()
 	if err != nil {
 		return nil, err
 	}
-	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
 	l, err := cache.Resolve(ctx, w, catalogue, r, moved)
 	if err != nil {
 		return nil, err

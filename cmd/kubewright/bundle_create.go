@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -85,7 +86,21 @@ func (o *createOptions) cluster() (*config.Cluster, error) {
 	return c, c.Validate()
 }
 
+// writable refuses, before anything is downloaded, a name that nothing can be written to.
+func writable(to string) error {
+	if strings.HasSuffix(to, ".zst") && !strings.HasSuffix(to, ".tar.zst") || slices.Contains([]string{".gz", ".tgz", ".xz", ".zip"}, filepath.Ext(to)) {
+		return fmt.Errorf("%s: write a name that ends in .tar or .tar.zst, or a folder", to)
+	}
+	if _, err := os.Stat(filepath.Dir(filepath.Clean(to))); err != nil {
+		return fmt.Errorf("%s: %w: make that folder first", to, err)
+	}
+	return nil
+}
+
 func (o *createOptions) run(ctx context.Context, to string, out output) error {
+	if err := writable(to); err != nil {
+		return misuse(err)
+	}
 	if l, err := o.named(); err != nil {
 		return err
 	} else if l != nil && (o.kubernetes != "" || o.role != "" || o.images != nil || o.platforms != nil) {

@@ -45,7 +45,10 @@ https://HOST/FOLDER.`,
 			var pushed []string
 			var b *bundle.Bundle
 			steps := []step{{"open", "read the bundle", func(ctx context.Context, moved bundle.Moved) (err error) {
-				b, err = o.open(ctx, args[0], moved)
+				if b, err = o.open(ctx, args[0], moved); err != nil {
+					return err
+				}
+				_, err = b.Fetch(ctx, b.Lock().Artifacts, moved) // of one that is served
 				return err
 			}}, {"push", "bring it there", func(ctx context.Context, moved bundle.Moved) error {
 				l := b.Lock()

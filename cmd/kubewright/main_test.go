@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,10 +31,26 @@ func TestScripts(t *testing.T) {
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
-			return makeBundle(filepath.Join(e.WorkDir, "bundle"))
+			if err := makeBundle(filepath.Join(e.WorkDir, "bundle")); err != nil {
+				return err
+			}
+			b, err := bundle.Open(filepath.Join(e.WorkDir, "bundle"))
+			if err != nil {
+				return err
+			}
+			kubelet, _ := b.Find("kubelet", "linux/amd64")
+			s := httptest.NewServer(http.FileServer(http.Dir(e.WorkDir)))
+			e.Defer(s.Close)
+			e.Setenv("SERVER", s.URL)
+			e.Setenv("LOCK", b.Lock().Digest())
+			e.Setenv("KUBELET", strings.TrimPrefix(kubelet.Digest, "sha256:"))
+			return errors.Join(
+				b.Pack(context.Background(), b.Lock().Artifacts, filepath.Join(e.WorkDir, "bundle.tar"), nil),
+				b.Pack(context.Background(), b.Lock().Artifacts, filepath.Join(e.WorkDir, "bundle.tar.zst"), nil),
+			)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"nobody": asNobody, "flip": flip, "noleak": noLeak, "certs": makeCerts, "mode": mode, "readlink": readlink,
+			"nobody": asNobody, "flip": flip, "noleak": noLeak, "certs": makeCerts, "mode": mode, "readlink": readlink, "code": code,
 		},
 	})
 }
@@ -94,6 +112,17 @@ func asNobody(ts *testscript.TestScript, neg bool, args []string) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// code runs a command that must fail with an exit code: code CODE COMMAND...
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code CODE COMMAND...")
+	}
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); !errors.As(err, &exit) || fmt.Sprint(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%v, not exit code %s:\n%s", err, args[0], ts.ReadFile("stderr"))
+	}
 }
 
 // flip changes one byte of a file: flip FILE OLD NEW.

@@ -59,7 +59,13 @@ is at work on the host; 130 interrupted. After 2, 3 and 4 nothing was changed.`,
 // argumentsAreUsage has every command report wrong arguments as such.
 func argumentsAreUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error { return misuse(check(cmd, args)) }
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err != nil && strings.HasPrefix(err.Error(), "accepts ") { // cobra's own words
+				err = fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath())
+			}
+			return misuse(err)
+		}
 	}
 	for _, c := range cmd.Commands() {
 		argumentsAreUsage(c)
