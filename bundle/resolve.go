@@ -123,18 +123,18 @@ func (c *Cache) Adopt(l Lock, r *Remote) (*Bundle, error) {
 	return c.Bundle(l, r), c.keepLock(digestName(l), l)
 }
 
-// Served is the bundle that a mirror has: a folder that a web server serves.
-func (c *Cache) Served(ctx context.Context, r *Remote) (*Bundle, error) {
+// Lock is that of the bundle which a mirror has: a folder that a web server serves.
+func (r *Remote) Lock(ctx context.Context) (Lock, error) {
 	at := r.mirror + "/" + lockName
 	data, err := r.get(ctx, at, maxLock)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: is a bundle served there?", at, err)
+		return Lock{}, fmt.Errorf("%s: %w: is a bundle served there?", at, err)
 	}
 	l, err := ParseLock(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", at, err)
+		return Lock{}, fmt.Errorf("%s: %w", at, err)
 	}
-	return c.Adopt(l, r)
+	return l, nil
 }
 
 // wishName is the same for the same wish from the same catalogue. What was said without TLS is not

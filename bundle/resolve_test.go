@@ -150,10 +150,11 @@ func TestFetchByLockAlone(t *testing.T) {
 		defer s.Close()
 		asked := reg.asked.Load()
 		served := remoteOf(t, config.Artifacts{Mirror: s.URL + "/"})
-		b, err := newCache(t).Served(ctx, served)
+		theirs, err := served.Lock(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
+		b := newCache(t).Bundle(theirs, served)
 		if n, err := b.Fetch(ctx, b.Lock().Artifacts, nil); n != len(l.Artifacts) || err != nil {
 			t.Fatal(n, err)
 		}

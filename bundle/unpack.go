@@ -113,7 +113,13 @@ func (c *Cache) Unpack(ctx context.Context, p *Packed) (*Bundle, error) {
 			return err
 		})
 		if errors.Is(err, unix.ENOSPC) {
-			err = fmt.Errorf("%s has no room for what is in %s: make room, or name another folder with --cache-dir: %w", c.dir, p.name, err)
+			var missing int64
+			for _, a := range p.lock.Artifacts {
+				if !b.Has([]Artifact{a}) {
+					missing += a.Size
+				}
+			}
+			err = fmt.Errorf("%s must take another %s of %s, and has no room: make room (`kubewright bundle prune` removes old versions), or name another folder with --cache-dir: %w", c.dir, mebibytes(missing), p.name, err)
 		}
 		if err != nil {
 			return nil, err

@@ -185,10 +185,6 @@ func (o *artifactOptions) openFile(ctx context.Context, file string, moved bundl
 
 // openServed reads the lock of a folder that `bundle push --folder` filled and a web server serves.
 func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.Bundle, error) {
-	cache, err := o.openCache()
-	if err != nil {
-		return nil, err
-	}
 	a := config.Artifacts{Mirror: url}
 	if err := o.apply(&a); err != nil {
 		return nil, misuse(err)
@@ -201,7 +197,11 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 	if err != nil {
 		return nil, misuse(err)
 	}
-	return cache.Served(ctx, r)
+	l, err := r.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.adopt(a, l)
 }
 
 // resolve makes the lock of a document, or takes the one that was made before; one in a file that --lock names
