@@ -74,7 +74,7 @@ func (r *Remote) again(ctx context.Context, f func() (progress bool, err error))
 			failures = 1
 		}
 		if failures == attempts {
-			return fmt.Errorf("%w (tried %d times): is it the right address, and does the way there need a proxy? What came stays; run the same again", err, attempts)
+			return fmt.Errorf("%w (tried %d times); what came stays, run the same again", err, attempts)
 		}
 		wait := min(r.pause<<(failures-1), maxPause)
 		var busy busyError
@@ -119,6 +119,9 @@ func (r *Remote) download(ctx context.Context, dir string, want blob, from []loc
 		}
 		if errors.Is(err, errMismatch) {
 			err = errors.Join(err, p.discard())
+		}
+		if l.optional && errors.Is(err, errNowhere) && len(from) > 1 {
+			continue // most mirrors have none of these
 		}
 		err = fmt.Errorf("%s: %w", l.url, err)
 		errs = append(errs, err)

@@ -87,7 +87,7 @@ func (f *fetch) look(ctx context.Context, artifacts []Artifact) error {
 			}
 			new[i] = true
 			if err := f.manifest(gctx, a); err != nil {
-				return fmt.Errorf("image %s: %w", a, err)
+				return f.bundle.remote.hint(fmt.Errorf("image %s: %w", a, err), a.Name)
 			}
 			_, manifests[i], err = f.bundle.manifest(a)
 			return err
@@ -159,8 +159,8 @@ func (f *fetch) space() error {
 }
 
 func noSpace(dir string, need, free int64) error {
-	return fmt.Errorf("%s must take another %s and has room for %s: make room (`kubewright bundle prune` removes old versions), or name another folder with --cache-dir; what was downloaded stays, and the next run goes on from there: %w",
-		dir, mebibytes(need), mebibytes(free), unix.ENOSPC)
+	return fmt.Errorf("%s must take another %s and has room for %s: make room (`kubewright bundle prune --cache-dir %s` removes old versions), or name another folder with --cache-dir; what was downloaded stays, and the next run goes on from there: %w",
+		dir, mebibytes(need), mebibytes(free), dir, unix.ENOSPC)
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.0f MiB", float64(max(n, 0))/(1<<20)) }
@@ -202,7 +202,7 @@ func (f *fetch) layer(ctx context.Context, l layer, came *atomic.Int64) error {
 		f.moved(l.image.Name, l.done.Add(n), l.image.Size)
 	}))
 	if err != nil {
-		return fmt.Errorf("image %s: %w", l.image, err)
+		return f.bundle.remote.hint(fmt.Errorf("image %s: %w", l.image, err), l.image.Name)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (f *fetch) file(ctx context.Context, a Artifact, came *atomic.Int64) error 
 		f.moved(a.Name, done, a.Size)
 	}))
 	if err != nil {
-		return fmt.Errorf("%s: %w", a, err)
+		return f.bundle.remote.hint(fmt.Errorf("%s: %w", a, err), "")
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (f *fetch) archive(ctx context.Context, members []Artifact, came *atomic.In
 		f.moved(path.Base(s.URL), done, total)
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w", members[0], err)
+		return r.hint(fmt.Errorf("%s: %w", members[0], err), "")
 	}
 	for _, a := range members {
 		want, wanted := rest[a.Source.Member]

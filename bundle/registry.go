@@ -45,7 +45,7 @@ func (r *Remote) resolve(ctx context.Context, image, platform string) (*resolved
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", e.repo, advise(err, e)))
 	}
-	return nil, fmt.Errorf("image %s for %s: %w", image, platform, errors.Join(errs...))
+	return nil, r.hint(fmt.Errorf("image %s for %s: %w", image, platform, errors.Join(errs...)), image)
 }
 
 func (r *Remote) resolveAt(ctx context.Context, e endpoint, ref name.Reference, p v1.Platform) (*resolved, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubewright/kubewright/config"
 )
@@ -150,9 +151,10 @@ func (r *Remote) get(ctx context.Context, address string, limit int64) ([]byte, 
 
 // location is one place that has a blob.
 type location struct {
-	url    string
-	client func(ctx context.Context) (*http.Client, error)
-	accept string
+	url      string
+	client   func(ctx context.Context) (*http.Client, error)
+	accept   string
+	optional bool // it need not have anything
 }
 
 // direct is the client of files.
@@ -162,7 +164,7 @@ func (r *Remote) direct(context.Context) (*http.Client, error) { return r.files,
 func (r *Remote) fileLocations(digest, url string) ([]location, error) {
 	var all []location
 	if r.mirror != "" && digest != "" {
-		all = append(all, location{url: r.mirror + "/" + blobsDir + "/" + strings.TrimPrefix(digest, "sha256:"), client: r.direct})
+		all = append(all, location{url: r.mirror + "/" + blobsDir + "/" + strings.TrimPrefix(digest, "sha256:"), client: r.direct, optional: true})
 	}
 	if url != "" {
 		at, err := r.address(url)
@@ -202,6 +204,19 @@ func (r *Remote) imageLocations(image, digest string, manifest bool) ([]location
 	return all, nil
 }
 
+// hint says what may be missing where a file or an image cannot be had.
+func (r *Remote) hint(err error, image string) error {
+	switch {
+	case err == nil || errors.Is(err, errWrong) || errors.Is(err, context.Canceled) || errors.Is(err, unix.ENOSPC):
+		return err
+	case image != "" && r.mirror != "" && len(r.registries) == 0:
+		return fmt.Errorf("%w\n--mirror is for files: images come from their registry, or from one that --registry-mirror names", err)
+	case image == "" && errors.Is(err, errNowhere):
+		return fmt.Errorf("%w\ndoes the mirror have this version? spec.artifacts.versions and --catalogue choose others", err)
+	}
+	return fmt.Errorf("%w\nwithout a way there: --bundle, --mirror and --registry-mirror, or a proxy (HTTPS_PROXY)", err)
+}
+
 // endpoint is a repository that has an image: in a mirror, or in its own registry.
 type endpoint struct {
 	repo      name.Repository
@@ -214,7 +229,7 @@ type tlsOnly struct{ http.RoundTripper }
 
 func (t tlsOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%s is not secure: name a mirror with http:// where you mean it", req.URL.Redacted())
+		return nil, fmt.Errorf("%s is not secure: write its address with http:// where you mean it", req.URL.Redacted())
 	}
 	return t.RoundTripper.RoundTrip(req)
 }

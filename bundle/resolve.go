@@ -184,7 +184,7 @@ func (x *resolver) image(ctx context.Context, image, platform string) error {
 func (x *resolver) file(ctx context.Context, d Download) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%s %s: %w", d.Name, d.Version, err)
+			err = x.remote.hint(fmt.Errorf("%s %s: %w", d.Name, d.Version, err), "")
 		}
 	}()
 	digest, verified := d.Digest, []string{ByCatalogue}

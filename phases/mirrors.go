@@ -64,6 +64,27 @@ func (t *Target) forgetMirrors(ctx context.Context, wanted []string) error {
 			return p == s.Name || strings.HasPrefix(p, s.Name+"/")
 		})
 	})
+	for _, s := range things {
+		host, ok := strings.CutSuffix(strings.TrimPrefix(s.Name, manifests.CertsDir+"/"), "/hosts.toml")
+		if !ok {
+			continue
+		}
+		infos, err := t.Host.Stat(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		info, exists := infos[s.Name]
+		if !exists {
+			continue
+		}
+		now, err := describePath(ctx, t.Host, s.Name, info)
+		if err != nil {
+			return err
+		}
+		if now == s.After && now != s.Before {
+			t.notice("nobody names a mirror of %s any more, so %s goes: to keep it, name it in the document, or with --registry-mirror", strings.Replace(host, "_default", "all other registries", 1), s.Name)
+		}
+	}
 	return t.restoreFiles(ctx, things, map[string]bool{})
 }
 

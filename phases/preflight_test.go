@@ -222,7 +222,7 @@ func TestPreflightSaysWhatABundleLacks(t *testing.T) {
 	b := testBundle(t, c)
 	c.Spec.Etcd.ImageTag = "3.5.0-0"
 	err := Run(t.Context(), Select(Init(), "preflight"), initTarget(h, c, b), nil)
-	if want := "[Bundle] the bundle has no image registry.k8s.io/etcd:3.5.0-0 for linux/amd64: name the version that it has, or make it anew"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "[Bundle] the bundle has no image registry.k8s.io/etcd:3.5.0-0 for linux/amd64: it is one of Kubernetes v1.36.3; name the versions that it has, or make it anew"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Error(err)
 	}
 	// A worker runs no etcd.

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -36,27 +39,28 @@ func (o *artifactOptions) openFlags(f *pflag.FlagSet) {
 func (o *artifactOptions) flags(f *pflag.FlagSet) {
 	o.openFlags(f)
 	f.StringVar(&o.catalogue, "catalogue", "", "file that takes the place of the built-in catalogue of versions, addresses and digests")
-	f.StringVar(&o.mirror, "mirror", "", "http(s) address that has upstream's files, at HOST/PATH below it")
-	f.StringSliceVar(&o.registries, "registry-mirror", nil, `HOST=URL of a mirror of a registry's images, registry.k8s.io=https://harbor.example.com/k8s, say; HOST * is every other. Nodes pull from there too`)
+	f.StringVar(&o.mirror, "mirror", "", "http(s) address that has upstream's files, at HOST/PATH below it; images have --registry-mirror")
+	f.StringSliceVar(&o.registries, "registry-mirror", nil, `HOST=URL of a mirror of a registry's images, registry.k8s.io=https://harbor.example.com/k8s, say; '*=URL' is every other. Nodes pull from there too`)
 }
 
 // apply adds what the flags say to a document; where both say something, the flags count.
 func (o *artifactOptions) apply(a *config.Artifacts) error {
 	set(&a.Mirror, o.mirror)
+	named := map[string][]string{}
 	for _, r := range o.registries {
 		host, url, ok := strings.Cut(r, "=")
 		if !ok {
 			return fmt.Errorf("--registry-mirror %q: write HOST=URL", r)
 		}
-		known := false
-		for i := range a.Registries {
-			if a.Registries[i].Host == host {
-				a.Registries[i].Mirrors, known = append(a.Registries[i].Mirrors, url), true
-			}
+		named[host] = append(named[host], url)
+	}
+	for _, host := range slices.Sorted(maps.Keys(named)) {
+		i := slices.IndexFunc(a.Registries, func(r config.Registry) bool { return r.Host == host })
+		if i < 0 {
+			i = len(a.Registries)
+			a.Registries = append(a.Registries, config.Registry{Host: host})
 		}
-		if !known {
-			a.Registries = append(a.Registries, config.Registry{Host: host, Mirrors: []string{url}})
-		}
+		a.Registries[i].Mirrors = named[host]
 	}
 	if o.mirrorCA != "" {
 		ca, err := os.ReadFile(o.mirrorCA)
@@ -131,6 +135,9 @@ func (o *artifactOptions) named() (*bundle.Lock, error) {
 	if o.lock == "" || lockDigest.MatchString(o.lock) {
 		return nil, nil
 	}
+	if strings.HasPrefix(o.lock, "sha256:") {
+		return nil, misuse(fmt.Errorf("--lock %s: write 64 hex digits after sha256:, or a file", o.lock))
+	}
 	data, err := os.ReadFile(o.lock)
 	if err != nil {
 		return nil, misuse(fmt.Errorf("--lock: %w: write a file, or sha256:HEX", err))
@@ -154,6 +161,8 @@ func (o *artifactOptions) open(ctx context.Context, where string, moved bundle.M
 		b, err = o.openServed(ctx, where)
 	case err != nil:
 		return nil, misuse(fmt.Errorf("open bundle: %w: name a folder, a .tar or .tar.zst, or an http(s) address", err))
+	case filepath.Base(where) == "lock.yaml":
+		return nil, misuse(fmt.Errorf("open bundle: %s: name the folder that it is in", where))
 	case info.IsDir():
 		if b, err = bundle.Open(where); err != nil {
 			return nil, misuse(err)
@@ -185,6 +194,10 @@ func (o *artifactOptions) openFile(ctx context.Context, file string, moved bundl
 
 // openServed reads the lock of a folder that `bundle push --folder` filled and a web server serves.
 func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.Bundle, error) {
+	url = strings.TrimSuffix(url, "/lock.yaml")
+	if strings.HasSuffix(url, ".tar") || strings.HasSuffix(url, ".tar.zst") {
+		return nil, misuse(fmt.Errorf("--bundle %s: a file has to be downloaded first; served as it is, a bundle is a folder, which `kubewright bundle push --folder` makes", url))
+	}
 	a := config.Artifacts{Mirror: url}
 	if err := o.apply(&a); err != nil {
 		return nil, misuse(err)

@@ -22,8 +22,8 @@ import (
 func newBundle(out func() output) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bundle",
-		Short: "Make, list, verify and push bundles: everything that a cluster is made of",
-		Long: `Make, list, verify and push bundles: everything that a cluster is made of.
+		Short: "Make, list, verify, push and prune bundles: everything that a cluster is made of",
+		Long: `Make, list, verify, push and prune bundles: everything that a cluster is made of.
 
 A bundle is a lock, which names every binary and image by its digest, and their bytes. It is a
 folder, one file (.tar, .tar.zst), or a folder that a web server serves. With one, hosts need no
@@ -81,8 +81,8 @@ func newBundleList(out func() output) *cobra.Command {
 		Long: `List what a bundle holds, or which bundles the cache remembers.
 
 VERIFIED tells how a digest was known to be right when the lock was made: by the catalogue, by
-the project's signature, or over TLS from its registry or publisher. A dash: whoever made the
-lock says so.`,
+the project's signature, over TLS from its registry or publisher, or (http) from a mirror
+without TLS. A dash: whoever made the lock says so.`,
 		Example: "  kubewright bundle list kubernetes.tar.zst\n  kubewright bundle list -o json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -138,14 +138,26 @@ func listBundle(w io.Writer, l bundle.Lock) error {
 }
 
 func (o *artifactOptions) listCache(w io.Writer, out output) error {
-	cache, err := o.openCache()
+	dir, err := o.dir()
 	if err != nil {
 		return err
 	}
-	all, err := cache.List()
-	if err != nil {
-		return err
+	var all []bundle.Cached
+	if _, err := os.Stat(dir); err == nil { // else there is none, and looking makes none
+		cache, err := bundle.OpenCache(dir)
+		if err != nil {
+			return err
+		}
+		if all, err = cache.List(); err != nil {
+			return err
+		}
 	}
+	seen := map[string]bool{} // a lock may be remembered under several names
+	all = slices.DeleteFunc(all, func(c bundle.Cached) bool {
+		again := seen[c.Lock.Digest()]
+		seen[c.Lock.Digest()] = true
+		return again
+	})
 	if out == "json" {
 		list := []listed{}
 		for _, c := range all {
@@ -154,6 +166,10 @@ func (o *artifactOptions) listCache(w io.Writer, out output) error {
 			list = append(list, d)
 		}
 		return json.NewEncoder(w).Encode(list)
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintf(w, "The cache %s remembers no bundle.\n", dir)
+		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "KUBERNETES\tPLATFORMS\tARTIFACTS\tSIZE\tLAST USED\tLOCK")

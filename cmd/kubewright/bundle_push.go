@@ -40,6 +40,10 @@ https://HOST/FOLDER.`,
 			if strings.HasSuffix(folder, ".tar") || strings.HasSuffix(folder, ".tar.zst") {
 				return misuse(fmt.Errorf("--folder %s: that is the name of a file; `kubewright bundle create` makes those", folder))
 			}
+			if rest, ok := strings.CutPrefix(registry, "http://"); ok {
+				registry, plain = rest, true
+			}
+			registry = strings.TrimPrefix(registry, "https://")
 			view := newView(out())
 			defer view.close()
 			var pushed []string
@@ -74,7 +78,15 @@ https://HOST/FOLDER.`,
 			if out() == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"kind": "Pushed", "to": pushed})
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(pushed, "\n"))
+			fmt.Fprintln(cmd.OutOrStdout(), strings.Join(pushed, "\n"))
+			scheme, hint := "https", "\nHosts have it from there, on a web server, with --bundle https://HOST/FOLDER"
+			if plain {
+				scheme = "http"
+			}
+			if registry != "" {
+				hint = fmt.Sprintf("\nHosts pull from there with --registry-mirror '*=%s://%s'", scheme, registry)
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), hint)
 			return err
 		},
 	}

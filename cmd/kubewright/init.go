@@ -161,6 +161,11 @@ func (o *initOptions) run(ctx context.Context, list []phases.Phase) error {
 			if c, err = phases.LiveCluster(ctx, t.Host); err != nil {
 				return err
 			}
+		} else if o.config == "" && o.fromFlags() == "" && !freshHost(t) {
+			// Nothing is wished for: what runs goes on. Where it does not answer, this finishes a first init.
+			if live, err := phases.LiveCluster(ctx, t.Host); err == nil {
+				c = live
+			}
 		}
 		return o.on(ctx, t, c, token, list)
 	})

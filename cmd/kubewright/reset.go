@@ -48,7 +48,7 @@ Phases:
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	f.BoolVarP(&yes, "force", "f", false, "the same, under kubeadm's name")
+	f.BoolVarP(&yes, "force", "f", false, "the same as --yes, under kubeadm's name")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change on this host and in the API, and change nothing")
 	f.StringVar(&o.socket, "cri-socket", "", "socket of this host's container runtime (default: the only one found, else unix:///run/containerd/containerd.sock)")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
