@@ -243,9 +243,11 @@ func secondInit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.WaitReady(ctx); err != nil {
 		t.Error(err)
 	}
-	// Without the bundle, what runs goes on.
-	if plan := plannedOn(ctx, t, c.ControlPlane, "init", "--config", "/root/cluster.yaml"); len(plan) > 0 {
-		t.Errorf("init without the bundle would %v", plan)
+	// Without the bundle, and without the document, what runs goes on.
+	for _, args := range [][]string{{"init", "--config", "/root/cluster.yaml"}, {"init"}} {
+		if plan := plannedOn(ctx, t, c.ControlPlane, args...); len(plan) > 0 {
+			t.Errorf("%v without the bundle would %v", args, plan)
+		}
 	}
 	refusedWith(ctx, t, c.Workers[0], 3, append([]string{tool, "init"}, cluster.Bundle...), "this host is a node of the cluster at "+c.ControlPlane.IP+":6443 already", "kubewright reset")
 }
