@@ -112,6 +112,7 @@ func (o *hostOptions) openBundle(ctx context.Context, t *phases.Target) (err err
 	view := newView(o.out())
 	defer view.close()
 	t.Report = view.event
+	t.Node.Name, _ = os.Hostname() // until the document has said what the node is called
 	return phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
 		return o.open(ctx, o.bundle, moved)
 	})
