@@ -72,7 +72,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	case r.n > r.want.size, err == io.EOF && r.n < r.want.size: // it changed while being read
 		err = fmt.Errorf("blob %s does not have %d bytes: %w", r.want.digest, r.want.size, errDamaged)
 	case r.n == r.want.size:
-		if got := "sha256:" + hex.EncodeToString(r.hash.Sum(nil)); got != r.want.digest {
+		if got := digestOf(r.hash); got != r.want.digest {
 			err = fmt.Errorf("blob %s has digest %s: %w", r.want.digest, got, errDamaged)
 		}
 	}
@@ -96,6 +96,9 @@ func readBlob(dir string, b blob) ([]byte, error) {
 	defer r.Close()
 	return io.ReadAll(r)
 }
+
+// digestOf what has been written to a sha256.
+func digestOf(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
 
 // checkBlob reads a blob to its end; read, if not nil, hears of every piece.
 func checkBlob(ctx context.Context, dir string, b blob, read func(n int)) error {

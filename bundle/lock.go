@@ -105,6 +105,9 @@ var (
 	platformForm = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+$`)
 )
 
+// IsDigest tells sha256:<hex> from anything else.
+func IsDigest(s string) bool { return digestForm.MatchString(s) }
+
 // Validate reports everything that is wrong with the lock, each problem with its path.
 func (l Lock) Validate() error {
 	var errs *multierror.Error

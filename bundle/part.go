@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -93,7 +92,7 @@ var errMismatch = errors.New("the digest is wrong")
 // check compares the digest of a part that is whole. One with bytes of an earlier run is begun anew, once; of one
 // whose size nobody knows, more is asked for.
 func (p *part) check() error {
-	got := "sha256:" + hex.EncodeToString(p.hash.Sum(nil))
+	got := digestOf(p.hash)
 	if got == p.want.digest {
 		return nil
 	}

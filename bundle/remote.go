@@ -11,14 +11,15 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
 	"github.com/sigstore/sigstore-go/pkg/root"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
 	"github.com/kubewright/kubewright/config"
@@ -34,6 +35,10 @@ type Remote struct {
 
 	pause time.Duration // before the first retry; each later one waits twice as long
 	stall time.Duration // how long a server may send nothing
+
+	// Clients of registries, by repository: each costs a greeting, and often a token.
+	clients   sync.Map
+	greetings singleflight.Group
 }
 
 // mirrored is config.Registry with the client that trusts its CA.
@@ -283,6 +288,24 @@ func (r *Remote) registryOf(host string) (mirrored, bool) {
 
 // client of an endpoint, which may pull.
 func (r *Remote) client(ctx context.Context, e endpoint) (*http.Client, error) {
+	key := e.scheme + " " + e.repo.Name()
+	c, err, _ := r.greetings.Do(key, func() (any, error) {
+		if have, ok := r.clients.Load(key); ok {
+			return have, nil
+		}
+		made, err := r.greet(ctx, e)
+		if err == nil {
+			r.clients.Store(key, made)
+		}
+		return made, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.(*http.Client), nil
+}
+
+func (r *Remote) greet(ctx context.Context, e endpoint) (*http.Client, error) {
 	auth, err := authn.Resolve(ctx, r.keychain, e.repo)
 	if err != nil {
 		return nil, fmt.Errorf("credentials for %s: %w", e.repo.RegistryStr(), err)

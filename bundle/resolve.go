@@ -3,8 +3,6 @@ package bundle
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/kubewright/kubewright/host"
 )
 
 // Wish is what a lock has to hold.
@@ -144,8 +144,7 @@ func wishName(w Wish, downloads []Download, r *Remote) string {
 	if err != nil {
 		panic(err) // strings always marshal
 	}
-	sum := sha256.Sum256(data)
-	return w.Kubernetes + "-" + hex.EncodeToString(sum[:8])
+	return w.Kubernetes + "-" + strings.TrimPrefix(host.Digest(data), "sha256:")[:16]
 }
 
 // resolver is one call of Resolve.

@@ -119,7 +119,7 @@ func (c *Cache) Unpack(ctx context.Context, p *Packed) (*Bundle, error) {
 					missing += a.Size
 				}
 			}
-			err = fmt.Errorf("%s must take another %s of %s, and has no room: make room (`kubewright bundle prune` removes old versions), or name another folder with --cache-dir: %w", c.dir, mebibytes(missing), p.name, err)
+			err = fmt.Errorf("unpack %s: %w: %w", p.name, noSpace(c.dir, missing, 0), err)
 		}
 		if err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -177,7 +176,7 @@ func writeBlob(ctx context.Context, dir string, r io.Reader, want blob) (blob, e
 	if err != nil {
 		return blob{}, err
 	}
-	got := blob{"sha256:" + hex.EncodeToString(hash.Sum(nil)), size}
+	got := blob{digestOf(hash), size}
 	if want != (blob{}) && got != want {
 		return blob{}, fmt.Errorf("got %d bytes with digest %s, expected %d with %s", got.size, got.digest, want.size, want.digest)
 	}

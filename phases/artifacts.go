@@ -103,12 +103,12 @@ func (t *Target) Fits(l bundle.Lock, c *config.Cluster) bool {
 		versions[name] = v
 	}
 	for name, v := range versions {
-		if a, ok := l.Find(name, t.platform()); !ok || a.Version != v {
+		if a, ok := l.Find(name, t.Platform()); !ok || a.Version != v {
 			return false
 		}
 	}
 	for _, image := range requiredImages(c, t.Node) {
-		if _, ok := l.Find(image, t.platform()); !ok {
+		if _, ok := l.Find(image, t.Platform()); !ok {
 			return false
 		}
 	}
@@ -135,9 +135,6 @@ func (t *Target) fetch(ctx context.Context, artifacts []bundle.Artifact) error {
 	_, err := t.Bundle.Fetch(ctx, artifacts, t.items())
 	return err
 }
-
-// Platform of this host, linux/amd64.
-func (t *Target) Platform() string { return t.platform() }
 
 // Images are those of a cluster, on all its nodes.
 func Images(c *config.Cluster) []string {

@@ -142,8 +142,8 @@ func (t *Target) missingImages(wanted []string) (out []Finding) {
 		return nil
 	}
 	for _, image := range wanted {
-		if _, ok := t.Bundle.Find(image, t.platform()); !ok {
-			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: it is one of Kubernetes %s; name the versions that it has, or make it anew, for a control plane without --role worker", image, t.platform(), t.Bundle.Lock().Versions(t.platform()).Kubernetes)})
+		if _, ok := t.Bundle.Find(image, t.Platform()); !ok {
+			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: it is one of Kubernetes %s; name the versions that it has, or make it anew, for a control plane without --role worker", image, t.Platform(), t.Bundle.Lock().Versions(t.Platform()).Kubernetes)})
 		}
 	}
 	return out

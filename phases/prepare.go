@@ -94,7 +94,7 @@ func (t *Target) wantedFiles() []bundle.Artifact {
 	}
 	var wanted []bundle.Artifact
 	for _, a := range t.Bundle.Lock().Artifacts {
-		if a.Type == bundle.File && a.Platform == t.platform() && t.destination(a.Name) != "" {
+		if a.Type == bundle.File && a.Platform == t.Platform() && t.destination(a.Name) != "" {
 			wanted = append(wanted, a)
 		}
 	}
@@ -153,7 +153,8 @@ func isOurs(path string) bool {
 	return slices.ContainsFunc(places, func(p place) bool { return p.path == path })
 }
 
-func (t *Target) platform() string { return "linux/" + t.Facts.Machine }
+// Platform of this host, linux/amd64.
+func (t *Target) Platform() string { return "linux/" + t.Facts.Machine }
 
 var errNoKubelet = errors.New("the host has no kubelet, and no bundle was given: install one, pass --bundle, or run the whole of the command, which downloads it")
 
@@ -299,7 +300,7 @@ func (t *Target) wantedImages() []bundle.Artifact {
 		return nil
 	}
 	var wanted []bundle.Artifact
-	for _, a := range t.Bundle.Images(t.platform()) {
+	for _, a := range t.Bundle.Images(t.Platform()) {
 		if t.controlPlane() || !manifests.IsControlPlaneImage(a.Name) {
 			wanted = append(wanted, a)
 		}
@@ -330,10 +331,8 @@ func images(ctx context.Context, t *Target) error {
 		return nil
 	}
 	wanted := t.imports(ctx)
-	moving := map[string]func(done, total int64){}
 	var steps []Step
 	for _, a := range wanted {
-		moving[a.Name] = t.moving(a.Name)
 		steps = append(steps, Step{Kind: anImage, Name: a.Name, After: a.Digest})
 	}
 	if r, ok := t.Host.(*host.Recorder); ok { // containerd's API has no form that only lists
@@ -349,10 +348,8 @@ func images(ctx context.Context, t *Target) error {
 		return err
 	}
 	outcomes, err := t.Bundle.Import(ctx, t.dialRuntime, wanted, bundle.ImportOptions{
-		Pinned: []string{t.Cluster.Spec.Runtime.SandboxImage},
-		Progress: func(image string, done, total int64) {
-			moving[image](done, total)
-		},
+		Pinned:   []string{t.Cluster.Spec.Runtime.SandboxImage},
+		Progress: t.items(),
 	})
 	for _, o := range outcomes {
 		if o.Imported {

@@ -44,7 +44,7 @@ func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, c *config.C
 		}
 	}
 	return phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
-		if l != nil && (o.lock == "" || lockDigest.MatchString(o.lock)) {
+		if l != nil && (o.lock == "" || bundle.IsDigest(o.lock)) {
 			return o.adopt(c.Spec.Artifacts, *l)
 		}
 		return o.resolve(ctx, c, phases.Images(c), []string{t.Platform()}, moved)

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -114,8 +113,6 @@ func (o *artifactOptions) openCatalogue() (*bundle.Catalogue, error) {
 	return c, nil
 }
 
-var lockDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
 // held refuses a lock that is not the one that --lock names.
 func (o *artifactOptions) held(l bundle.Lock) error {
 	want := o.lock
@@ -132,7 +129,7 @@ func (o *artifactOptions) held(l bundle.Lock) error {
 
 // named is the lock in the file that --lock names; nil where it names none.
 func (o *artifactOptions) named() (*bundle.Lock, error) {
-	if o.lock == "" || lockDigest.MatchString(o.lock) {
+	if o.lock == "" || bundle.IsDigest(o.lock) {
 		return nil, nil
 	}
 	if strings.HasPrefix(o.lock, "sha256:") {
