@@ -115,12 +115,10 @@ func suppliedDocument() string {
 	return cluster.Document("dns: {imageTag: " + lab.CoreDNSVersion + "}")
 }
 
-// Everything that comes from outside: from a mirror and a registry, through a proxy, into one file, and
-// from there to a host without any network; and, beside it, straight to hosts that reach the mirror.
-func TestArtifacts(t *testing.T) {
-	t.Parallel()
-	ctx, l := needLab(t, 6*time.Minute)
-	s := newSupply(ctx, t, l)
+// fill pushes the images of the lab's bundle to the registry with our command, and returns its path and that of a
+// document for what is there.
+func (s *supply) fill(ctx context.Context, t *testing.T, l *lab.Lab) (tool, document string) {
+	t.Helper()
 	tool, err := l.Kubewright(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +127,7 @@ func TestArtifacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	document, file := filepath.Join(s.dir, "cluster.yaml"), filepath.Join(s.dir, "kubernetes.tar.zst")
+	document = filepath.Join(s.dir, "cluster.yaml")
 	if err := os.WriteFile(document, []byte(suppliedDocument()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +135,17 @@ func TestArtifacts(t *testing.T) {
 	if !strings.Contains(pushed, s.registry.Address+"/all/pause:3.10.2") {
 		t.Fatalf("pushed %s", pushed)
 	}
+	return tool, document
+}
+
+// Everything that comes from outside: from a mirror and a registry, through a proxy, into one file, and
+// from there to a host without any network; and, beside it, straight to hosts that reach the mirror.
+func TestArtifacts(t *testing.T) {
+	t.Parallel()
+	ctx, l := needLab(t, 6*time.Minute)
+	s := newSupply(ctx, t, l)
+	tool, document := s.fill(ctx, t, l)
+	file := filepath.Join(s.dir, "kubernetes.tar.zst")
 
 	// The mirror is not a good one.
 	const kubelet = "/dl.k8s.io/release/" + lab.KubernetesVersion + "/bin/linux/"

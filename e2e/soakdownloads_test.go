@@ -23,19 +23,7 @@ func TestSoakDownloads(t *testing.T) {
 	}
 	ctx, l := needLab(t, 20*time.Minute)
 	s := newSupply(ctx, t, l)
-	tool, err := l.Kubewright(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := l.Bundle(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	document := filepath.Join(s.dir, "cluster.yaml")
-	if err := os.WriteFile(document, []byte(suppliedDocument()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.here(ctx, t, tool, "bundle", "push", bundle, "--registry", s.registry.Address+"/all", "--mirror-ca", filepath.Join(s.dir, "ca.pem"))
+	tool, document := s.fill(ctx, t, l)
 	create := func(file, cache string) []string {
 		return append([]string{"bundle", "create", file, "--config", document, "--cache-dir", cache}, s.from(s.dir)...)
 	}
