@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +129,22 @@ func TestHostIsHeldToTheLockThatItWasMadeFrom(t *testing.T) {
 	t.Run("again", func(t *testing.T) {
 		got := target()
 		if err := options("").acquire(ctx, got, cluster("v1.36.3"), nil); err != nil || got.Bundle.Lock().Digest() != l.Digest() {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("though it lacks nothing", func(t *testing.T) {
+		if acquires, err := options("").acquires(ctx, target(), phases.Select(phases.Init(), "install")); !acquires || err != nil {
+			t.Error(acquires, err) // half of it may be missing: the run before may have been killed
+		}
+	})
+	t.Run("with the lock of a file", func(t *testing.T) {
+		other := lockOf(t, "v1.36.2")
+		file := filepath.Join(t.TempDir(), "lock.yaml")
+		if err := os.WriteFile(file, other.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := target()
+		if err := options(file).acquire(ctx, got, cluster("v1.36.3"), nil); err != nil || got.Bundle.Lock().Digest() != other.Digest() {
 			t.Errorf("%v", err)
 		}
 	})
