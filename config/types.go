@@ -55,7 +55,10 @@ type Spec struct {
 	Patches string `json:"patches,omitempty"`
 	// Timeouts bound each wait.
 	Timeouts Timeouts `json:"timeouts"`
-	// Hosts hold what differs from host to host; a host that is not listed gets the defaults.
+	// Provider is where the machines of "kubewright up" come from.
+	Provider Provider `json:"provider,omitzero"`
+	// Hosts hold what differs from host to host; to init and join, a host that is not listed gets the
+	// defaults. "kubewright up" makes a cluster of exactly these.
 	Hosts []Node `json:"hosts,omitempty"`
 }
 
@@ -198,6 +201,20 @@ type Timeouts struct {
 	TLSBootstrap                     Duration `json:"tlsBootstrap"`
 }
 
+// Provider is where machines come from.
+type Provider struct {
+	Name string `json:"name"` // hosts: they are there, and reached over SSH
+}
+
+// SSH is how "kubewright up" reaches a host. What is empty, ~/.ssh/config says, else ssh's own default.
+type SSH struct {
+	Address      string `json:"address,omitempty"` // IP, name, or a Host of ~/.ssh/config; empty: the node's address, else its name
+	User         string `json:"user,omitempty"`
+	Port         int32  `json:"port,omitempty"`
+	IdentityFile string `json:"identityFile,omitempty"` // a private key; ~ is the home of who runs kubewright
+	ProxyJump    string `json:"proxyJump,omitempty"`    // [USER@]HOST[:PORT], several with commas; none: no jump
+}
+
 // Role is what a host does.
 type Role string
 
@@ -219,6 +236,7 @@ type Node struct {
 	KubeletArgs []Arg          `json:"kubeletArgs,omitempty"`
 	// RuntimeSocket overrides spec.runtime.socket on this host: each may have a runtime of its own.
 	RuntimeSocket string `json:"runtimeSocket,omitempty"`
+	SSH           *SSH   `json:"ssh,omitempty"`
 }
 
 // Has tells whether the node has a role.

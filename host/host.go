@@ -25,8 +25,9 @@ type Host interface {
 	Run(ctx context.Context, c Command) (Output, error)
 	// ReadFile returns a whole file; a missing one wraps [fs.ErrNotExist].
 	ReadFile(ctx context.Context, path string) ([]byte, error)
-	// Digest is the sha256 of a file, as of [Digest], computed on the host.
-	Digest(ctx context.Context, path string) (string, error)
+	// Digest gives the sha256, as of [Digest], of each of the files that exists, by path, computed
+	// on the host; a missing one is absent from the map.
+	Digest(ctx context.Context, paths ...string) (map[string]string, error)
 	// Stat describes each of the paths that exists, by path; a missing one is absent from the map.
 	Stat(ctx context.Context, paths ...string) (map[string]Info, error)
 	// List returns the sorted names in a directory; a missing directory wraps [fs.ErrNotExist].

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,13 +58,26 @@ func newExitError(argv []string, code int, out Output) *ExitError {
 func (Local) ReadFile(_ context.Context, path string) ([]byte, error) { return os.ReadFile(path) }
 
 // Digest streams: binaries are 100 MB and more.
-func (Local) Digest(_ context.Context, path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+func (Local) Digest(ctx context.Context, paths ...string) (map[string]string, error) {
+	digests := make(map[string]string, len(paths))
+	for _, p := range paths {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		f, err := os.Open(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		digests[p], err = digestOf(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
 	}
-	defer f.Close()
-	return digestOf(f)
+	return digests, nil
 }
 
 func (Local) Stat(_ context.Context, paths ...string) (map[string]Info, error) {
@@ -109,16 +123,17 @@ func (l Local) WriteFiles(ctx context.Context, files ...File) ([]Change, error) 
 		if err := ctx.Err(); err != nil {
 			return changes, err
 		}
-		action, err := Compare(ctx, l, f)
-		if err == nil && action != "" {
-			err = write(f, action)
-		}
+		actions, err := Compare(ctx, l, f) // one by one: the next may lie in this one
 		if err != nil {
+			return changes, err
+		}
+		if actions[0] == "" {
+			continue
+		}
+		if err := write(f, actions[0]); err != nil {
 			return changes, fmt.Errorf("write %s: %w", f.Path, err)
 		}
-		if action != "" {
-			changes = append(changes, Change{Path: f.Path, Action: action})
-		}
+		changes = append(changes, Change{Path: f.Path, Action: actions[0]})
 	}
 	return changes, nil
 }
@@ -140,49 +155,72 @@ func (Local) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, network, addr)
 }
 
-// Compare tells what has to be done to make f true on h: create, update, mode, delete or "".
-func Compare(ctx context.Context, h Host, f File) (string, error) {
-	infos, err := h.Stat(ctx, f.Path)
-	if err != nil {
-		return "", err
+// Compare tells for each file what has to be done to make it true on h: create, update, mode,
+// delete or "". It asks the host twice, however many they are.
+func Compare(ctx context.Context, h Host, files ...File) ([]string, error) {
+	paths := make([]string, len(files))
+	for i, f := range files {
+		paths[i] = f.Path
 	}
-	info, exists := infos[f.Path]
+	infos, err := h.Stat(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	actions := make([]string, len(files))
+	var read []string
+	for i, f := range files {
+		info, exists := infos[f.Path]
+		var look bool
+		if actions[i], look, err = compare(f, info, exists); err != nil {
+			return nil, fmt.Errorf("write %s: %w", f.Path, err)
+		}
+		if look {
+			read = append(read, f.Path)
+		}
+	}
+	if len(read) == 0 {
+		return actions, nil
+	}
+	digests, err := h.Digest(ctx, read...)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range files {
+		if slices.Contains(read, f.Path) && digests[f.Path] != f.Content.Digest() {
+			actions[i] = "update"
+		}
+	}
+	return actions, nil
+}
+
+// compare does so with what Stat says; look: unless the content differs.
+func compare(f File, info Info, exists bool) (action string, look bool, err error) {
 	switch {
 	case f.Absent && exists:
-		return "delete", nil
+		return "delete", false, nil
 	case f.Absent:
-		return "", nil
+		return "", false, nil
 	case !exists:
-		return "create", nil
+		return "create", false, nil
 	case f.Link != "":
 		if info.Mode&fs.ModeSymlink == 0 {
-			return "", fmt.Errorf("is %s: move it away", kind(info.Mode))
+			return "", false, fmt.Errorf("is %s: move it away", kind(info.Mode))
 		}
 		if info.Link != f.Link {
-			return "update", nil
+			return "update", false, nil
 		}
-		return "", nil
+		return "", false, nil
 	case f.Dir && info.Mode&fs.ModeSymlink != 0: // data on another disk: where it leads is the owner's affair
-		return "", nil
+		return "", false, nil
 	case f.Dir != info.Mode.IsDir():
-		return "", fmt.Errorf("is %s: move it away", kind(info.Mode))
-	}
-	if !f.Dir {
-		if !info.Mode.IsRegular() || info.Size != f.Content.Size() {
-			return "update", nil
-		}
-		d, err := h.Digest(ctx, f.Path)
-		if err != nil {
-			return "", err
-		}
-		if d != f.Content.Digest() {
-			return "update", nil
-		}
+		return "", false, fmt.Errorf("is %s: move it away", kind(info.Mode))
+	case !f.Dir && (!info.Mode.IsRegular() || info.Size != f.Content.Size()):
+		return "update", false, nil
 	}
 	if info.Mode.Perm() != f.Perm() || f.Owner != "" && info.Owner != f.Owner {
-		return "mode", nil
+		action = "mode"
 	}
-	return "", nil
+	return action, !f.Dir, nil
 }
 
 func kind(m fs.FileMode) string {

@@ -58,32 +58,37 @@ const shown = 1 << 20
 
 // WriteFiles lists the files that differ.
 func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, error) {
+	actions, err := Compare(ctx, r, files...)
+	if err != nil {
+		return nil, err
+	}
 	var changes []Change
-	for _, f := range files {
-		action, err := Compare(ctx, r, f)
-		if err != nil {
-			return changes, fmt.Errorf("write %s: %w", f.Path, err)
-		}
-		if action == "" {
+	for i, f := range files {
+		if actions[i] == "" {
 			continue
 		}
-		s := Step{File: &f, Action: action}
-		infos, err := r.Stat(ctx, f.Path)
-		if err != nil {
-			return changes, err
-		}
-		if i, ok := infos[f.Path]; ok && i.Mode.IsRegular() && i.Size <= shown && !f.Secret {
-			if s.Before, err = r.ReadFile(ctx, f.Path); err != nil {
+		s := Step{File: &f, Action: actions[i]}
+		if actions[i] != "create" && !f.Secret {
+			if s.Before, err = r.before(ctx, f.Path); err != nil {
 				return changes, err
 			}
 		}
-		changes = append(changes, Change{Path: f.Path, Action: action})
+		changes = append(changes, Change{Path: f.Path, Action: actions[i]})
 		r.mu.Lock()
 		r.steps = append(r.steps, s)
 		r.make(f)
 		r.mu.Unlock()
 	}
 	return changes, nil
+}
+
+// before is what a path holds now; nil of large files, and of what is no file.
+func (r *Recorder) before(ctx context.Context, path string) ([]byte, error) {
+	infos, err := r.Stat(ctx, path)
+	if i, ok := infos[path]; err != nil || !ok || !i.Mode.IsRegular() || i.Size > shown {
+		return nil, err
+	}
+	return r.ReadFile(ctx, path)
 }
 
 func (r *Recorder) make(f File) {
@@ -141,11 +146,26 @@ func (r *Recorder) stillMounted(mounts []byte) (rest []byte) {
 	return rest
 }
 
-func (r *Recorder) Digest(ctx context.Context, p string) (string, error) {
-	if f, ok := r.would(p); ok && f.Content != nil {
-		return f.Content.Digest(), nil
+func (r *Recorder) Digest(ctx context.Context, paths ...string) (map[string]string, error) {
+	made := map[string]string{}
+	var ask []string
+	for _, p := range paths {
+		switch f, ok := r.would(p); {
+		case !ok:
+			ask = append(ask, p)
+		case f.Content != nil:
+			made[p] = f.Content.Digest()
+		}
 	}
-	return r.Host.Digest(ctx, p)
+	if len(ask) == 0 {
+		return made, nil
+	}
+	digests, err := r.Host.Digest(ctx, ask...)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(made, digests)
+	return made, nil
 }
 
 func (r *Recorder) Stat(ctx context.Context, paths ...string) (map[string]Info, error) {

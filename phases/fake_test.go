@@ -2,6 +2,7 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -305,9 +306,19 @@ func (h *fakeHost) apply(steps []host.Step) error {
 	return nil
 }
 
-func (h *fakeHost) Digest(ctx context.Context, path string) (string, error) {
-	b, err := h.ReadFile(ctx, path)
-	return host.Digest(b), err
+func (h *fakeHost) Digest(ctx context.Context, paths ...string) (map[string]string, error) {
+	digests := map[string]string{}
+	for _, p := range paths {
+		b, err := h.ReadFile(ctx, p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		digests[p] = host.Digest(b)
+	}
+	return digests, nil
 }
 
 func (h *fakeHost) Append(_ context.Context, path string, b []byte) error {

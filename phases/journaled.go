@@ -38,19 +38,21 @@ func (h journaled) WriteFiles(ctx context.Context, files ...host.File) ([]host.C
 	if err != nil {
 		return nil, err
 	}
-	var differ []host.File
+	var unsure, differ []host.File
+	for _, f := range files {
+		if info, exists := infos[f.Path]; !exists || !h.journal.wrote(f, info) {
+			unsure = append(unsure, f)
+		}
+	}
+	actions, err := host.Compare(ctx, h.Host, unsure...)
+	if err != nil {
+		return nil, err
+	}
 	var steps []Step
 	made := map[string]bool{}
-	for _, f := range files {
+	for i, f := range unsure {
 		info, exists := infos[f.Path]
-		if exists && h.journal.wrote(f, info) {
-			continue
-		}
-		action, err := host.Compare(ctx, h.Host, f)
-		if err != nil {
-			return nil, fmt.Errorf("write %s: %w", f.Path, err)
-		}
-		if action == "" {
+		if actions[i] == "" {
 			continue
 		}
 		differ = append(differ, f)
@@ -149,8 +151,8 @@ func describePath(ctx context.Context, h host.Host, path string, info host.Info)
 	if !info.Mode.IsRegular() {
 		return describeFile(f, ""), nil
 	}
-	d, err := h.Digest(ctx, path)
-	return describeFile(f, d), err
+	digests, err := h.Digest(ctx, path)
+	return describeFile(f, digests[path]), err
 }
 
 // beforePath is where the content of a file of before is kept.

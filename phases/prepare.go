@@ -104,24 +104,34 @@ func (t *Target) wantedFiles() []bundle.Artifact {
 // installs are the files that a host needs and has not, and of those that it has, which
 // had to be read to know.
 func (t *Target) installs(ctx context.Context) (artifacts []bundle.Artifact, files, read []host.File, err error) {
-	for _, a := range t.wantedFiles() {
-		f := host.File{Path: t.destination(a.Name), Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))}
-		infos, err := t.Host.Stat(ctx, f.Path)
-		if err != nil {
-			return nil, nil, nil, err
-		}
+	wanted := t.wantedFiles()
+	paths := make([]string, len(wanted))
+	for i, a := range wanted {
+		paths[i] = t.destination(a.Name)
+	}
+	infos, err := t.Host.Stat(ctx, paths...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	var unsure []bundle.Artifact
+	var compare []host.File
+	for i, a := range wanted {
+		f := host.File{Path: paths[i], Mode: 0o755, Content: t.progress(a.Name, t.Bundle.File(a))}
 		if info, ok := infos[f.Path]; ok && t.Journal != nil && t.Journal.wrote(f, info) {
 			continue
 		}
-		action, err := host.Compare(ctx, t.Host, f)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		if action == "" {
+		unsure, compare = append(unsure, a), append(compare, f)
+	}
+	actions, err := host.Compare(ctx, t.Host, compare...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for i, f := range compare {
+		if actions[i] == "" {
 			read = append(read, f)
 			continue
 		}
-		artifacts, files = append(artifacts, a), append(files, f)
+		artifacts, files = append(artifacts, unsure[i]), append(files, f)
 	}
 	return artifacts, files, read, nil
 }

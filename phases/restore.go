@@ -183,10 +183,11 @@ func (t *Target) restoreFile(ctx context.Context, s Step) error {
 			return t.do(ctx, "chmod", fmt.Sprintf("%04o", mode), s.Name)
 		}
 		kept := beforePath(s.Before)
-		d, err := t.Host.Digest(ctx, kept)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		digests, err := t.Host.Digest(ctx, kept)
+		if err != nil {
 			return err
 		}
+		d := digests[kept]
 		if !strings.HasSuffix(s.Before, d) || d == "" {
 			t.notice("kept: %s, as the copy of what it was before is not there or is damaged: %s", s.Name, kept)
 			return nil

@@ -1,0 +1,26 @@
+package host
+
+import (
+	"context"
+	"io"
+	"net"
+)
+
+// Transport is a way to another machine: over SSH, or into a container.
+type Transport interface {
+	// Shell starts "sh" there as root, with a POSIX shell program of any length. What is written to
+	// In afterwards is the program's standard input, to the byte.
+	Shell(ctx context.Context, program string) (*Pipe, error)
+	// Dial connects from the machine's own view of the network: "unix" and "tcp".
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+	// Close ends all shells and connections.
+	Close() error
+}
+
+// Pipe is a program that runs on another machine.
+type Pipe struct {
+	In       io.WriteCloser
+	Out, Err io.Reader
+	// Close ends the connection to the program, which sees the end of its input; it does not wait for it.
+	Close func() error
+}
