@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -26,6 +27,9 @@ type Bundle struct {
 	lock   Lock
 	cache  *Cache  // whose dir it is; nil: all blobs are there, or the bundle is damaged
 	remote *Remote // has what the cache lacks
+
+	once singleflight.Group
+	good sync.Map // blobs that Verify has read: many hosts ask for the same at once
 }
 
 // Open reads and validates the lock of the bundle in dir. It reads no blob: see Verify.
@@ -39,6 +43,27 @@ func Open(dir string) (*Bundle, error) {
 		return nil, fmt.Errorf("lock of bundle %s: %w", dir, err)
 	}
 	return &Bundle{dir: dir, lock: l}, nil
+}
+
+// check reads a blob once in the life of a Bundle. What changes afterwards, whoever reads it notices.
+func (b *Bundle) check(ctx context.Context, x blob, read func(int)) error {
+	if _, ok := b.good.Load(x); ok {
+		read(int(x.size))
+		return nil
+	}
+	mine := false
+	_, err, _ := b.once.Do(fmt.Sprint(x), func() (any, error) {
+		mine = true
+		err := checkBlob(ctx, b.dir, x, read)
+		if err == nil {
+			b.good.Store(x, true)
+		}
+		return nil, err
+	})
+	if !mine {
+		read(int(x.size))
+	}
+	return err
 }
 
 // Lock is what the bundle's own lock says.
@@ -132,7 +157,7 @@ func (b *Bundle) Verify(ctx context.Context, artifacts []Artifact, progress func
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, x := range todo {
 		g.Go(func() error {
-			err := checkBlob(ctx, b.dir, x, read)
+			err := b.check(ctx, x, read)
 			mu.Lock()
 			defer mu.Unlock()
 			if b.cache != nil && errors.Is(err, errDamaged) && os.Remove(blobPath(b.dir, x.digest)) == nil {

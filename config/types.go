@@ -7,6 +7,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,6 +56,8 @@ type Spec struct {
 	Patches string `json:"patches,omitempty"`
 	// Timeouts bound each wait.
 	Timeouts Timeouts `json:"timeouts"`
+	// Hooks are run on every host, before its own.
+	Hooks Hooks `json:"hooks,omitzero"`
 	// Provider is where the machines of "kubewright up" come from.
 	Provider Provider `json:"provider,omitzero"`
 	// Hosts hold what differs from host to host; to init and join, a host that is not listed gets the
@@ -215,6 +218,27 @@ type SSH struct {
 	ProxyJump    string `json:"proxyJump,omitempty"`    // [USER@]HOST[:PORT], several with commas; none: no jump
 }
 
+// Hooks are commands of the user's, which "kubewright up" and "kubewright down" run on a host as root, each
+// with "sh -c", in their order. One that has succeeded is not run again while the host is a node; one that
+// fails stops the host there.
+type Hooks struct {
+	BeforeInit  []string `json:"beforeInit,omitempty"` // of the first control plane
+	AfterInit   []string `json:"afterInit,omitempty"`
+	BeforeJoin  []string `json:"beforeJoin,omitempty"` // of every other host
+	AfterJoin   []string `json:"afterJoin,omitempty"`
+	BeforeReset []string `json:"beforeReset,omitempty"`
+	AfterReset  []string `json:"afterReset,omitempty"`
+}
+
+// Over gives the hooks of all hosts with those of one behind them.
+func (h Hooks) Over(all Hooks) Hooks {
+	return Hooks{
+		BeforeInit: slices.Concat(all.BeforeInit, h.BeforeInit), AfterInit: slices.Concat(all.AfterInit, h.AfterInit),
+		BeforeJoin: slices.Concat(all.BeforeJoin, h.BeforeJoin), AfterJoin: slices.Concat(all.AfterJoin, h.AfterJoin),
+		BeforeReset: slices.Concat(all.BeforeReset, h.BeforeReset), AfterReset: slices.Concat(all.AfterReset, h.AfterReset),
+	}
+}
+
 // Role is what a host does.
 type Role string
 
@@ -237,6 +261,7 @@ type Node struct {
 	// RuntimeSocket overrides spec.runtime.socket on this host: each may have a runtime of its own.
 	RuntimeSocket string `json:"runtimeSocket,omitempty"`
 	SSH           *SSH   `json:"ssh,omitempty"`
+	Hooks         Hooks  `json:"hooks,omitzero"`
 }
 
 // Has tells whether the node has a role.

@@ -58,6 +58,7 @@ type API interface {
 
 // Client is the API of a live cluster.
 type Client struct {
+	config  *rest.Config
 	dynamic dynamic.Interface
 	http    *http.Client
 	server  string
@@ -83,7 +84,7 @@ func NewClient(h host.Host, kubeconfig []byte) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{dynamic: dyn, http: client, server: cfg.Host, limit: time.Minute}, nil
+	return &Client{config: cfg, dynamic: dyn, http: client, server: cfg.Host, limit: time.Minute}, nil
 }
 
 // Within is the same client with another limit of one call than a minute; zero changes nothing.

@@ -160,6 +160,28 @@ func (c *EtcdClient) Members(ctx context.Context) (all EtcdMembers, err error) {
 	return all, err
 }
 
+// EtcdStatus is what one member says of itself.
+type EtcdStatus struct {
+	Leader  uint64 // its id
+	Learner bool
+	Bytes   int64 // of its database
+}
+
+// Status asks the one member at a client URL.
+func (c *EtcdClient) Status(ctx context.Context, clientURL string) (s EtcdStatus, err error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdCall)
+	defer cancel()
+	client, err := c.connect([]string{clientURL})
+	if err != nil {
+		return s, err
+	}
+	r, err := client.Status(ctx, clientURL)
+	if err == nil {
+		s = EtcdStatus{Leader: r.Leader, Learner: r.IsLearner, Bytes: r.DbSize}
+	}
+	return s, errors.Join(err, client.Close())
+}
+
 func (c *EtcdClient) AddLearner(ctx context.Context, peerURL string) error {
 	return c.with(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		_, err := client.MemberAddAsLearner(ctx, []string{peerURL})

@@ -38,15 +38,15 @@ func Init() []Phase {
 		Phase{Name: "wait-etcd", Short: "wait until etcd listens", After: []string{"etcd"}, Waits: true, Run: waitEtcd},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"wait-etcd", "kubeconfig"}, Run: staticPods(manifests.APIServer)},
 		Phase{Name: "wait-apiserver", Short: "wait until the API server answers", After: []string{"control-plane/apiserver"}, Waits: true, Run: waitAPIServer},
-		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-apiserver"}, Run: uploadConfig},
-		Phase{Name: "upload-certs", Short: "store the certificates of control planes in the cluster, encrypted, if asked to", After: []string{"wait-apiserver"}, Run: uploadCerts},
-		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, Run: kubeProxy},
-		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, Run: coreDNS},
-		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, Run: cni},
+		Phase{Name: "upload-config", Short: "store the configuration in the cluster", After: []string{"wait-apiserver"}, OfCluster: true, Run: uploadConfig},
+		Phase{Name: "upload-certs", Short: "store the certificates of control planes in the cluster, encrypted, if asked to", After: []string{"wait-apiserver"}, OfCluster: true, Run: uploadCerts},
+		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, OfCluster: true, Run: kubeProxy},
+		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, OfCluster: true, Run: coreDNS},
+		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, OfCluster: true, Run: cni},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
 		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRBAC},
 		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
-		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config", "upload-certs"}, Run: bootstrapToken},
+		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config", "upload-certs"}, OfCluster: true, Run: bootstrapToken},
 		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
 		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Waits: true, Run: waitControlPlane},
 	)
@@ -63,7 +63,7 @@ func certs(ctx context.Context, t *Target) error {
 	return missing // of an external CA: which requests to have signed
 }
 
-func kubeconfig(ctx context.Context, t *Target) error { return t.kubeconfigs(ctx, true) }
+func kubeconfig(ctx context.Context, t *Target) error { return t.kubeconfigs(ctx, !t.Further) }
 
 func (t *Target) kubeconfigs(ctx context.Context, withSuperAdmin bool) error {
 	files, missing := t.Secrets.Kubeconfigs(withSuperAdmin)
@@ -225,7 +225,12 @@ func waitControlPlane(ctx context.Context, t *Target) error {
 
 // waitPod waits for a static pod; where it does not come, the error holds the last words of its container.
 func (t *Target) waitPod(ctx context.Context, name string, look func(context.Context) error) error {
-	err := until(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration, name, look)
+	err := until(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration, name, func(ctx context.Context) error {
+		if err := t.isReplaced(ctx, name); err != nil {
+			return err
+		}
+		return look(ctx)
+	})
 	if err == nil || ctx.Err() != nil {
 		return err
 	}

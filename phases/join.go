@@ -87,6 +87,12 @@ func tlsBootstrap(ctx context.Context, t *Target) error {
 	if err := t.checkJoin(d); err != nil {
 		return err
 	}
+	if t.Secrets != nil && !t.Secrets.ExternalCA() { // the CA is at hand, so nobody has to be asked
+		if err := certs(ctx, t); err != nil {
+			return err
+		}
+		return t.kubeconfigs(ctx, false)
+	}
 	infos, err := t.Host.Stat(ctx, pki.KubeletConf)
 	if err != nil {
 		return err

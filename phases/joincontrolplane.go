@@ -3,7 +3,6 @@ package phases
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -145,18 +144,7 @@ func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error
 
 // Existing reads, by path, the certificates, keys and kubeconfigs that a host has.
 func Existing(ctx context.Context, h host.Host, n config.Node) (map[string][]byte, error) {
-	existing := map[string][]byte{}
-	for _, path := range pki.Paths(n) {
-		b, err := h.ReadFile(ctx, path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		existing[path] = b
-	}
-	return existing, nil
+	return existing(ctx, h, &config.Cluster{}, n)
 }
 
 // admitted is t in the cluster that it joins as a control plane.

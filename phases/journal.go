@@ -68,6 +68,7 @@ const (
 	aStart   Kind = "start"   // of a unit, done
 	aMember  Kind = "etcd"    // Name says what is asked of etcd
 	aData    Kind = "data"    // Name is the folder of etcd's data
+	aHook    Kind = "hook"    // Name is a command of the user's that has succeeded
 	aLock    Kind = "lock"    // Name is lockName, After the artifact lock that the host is made from
 	before   Kind = "found"
 	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then

@@ -15,6 +15,8 @@ type journaled struct {
 	host.Host
 	journal *Journal
 	phase   string
+	// before is told which files that are there are about to be replaced.
+	before func(context.Context, []host.File) error
 }
 
 func (h journaled) Run(ctx context.Context, c host.Command) (host.Output, error) {
@@ -49,6 +51,7 @@ func (h journaled) WriteFiles(ctx context.Context, files ...host.File) ([]host.C
 		return nil, err
 	}
 	var steps []Step
+	var replaced []host.File
 	made := map[string]bool{}
 	for i, f := range unsure {
 		info, exists := infos[f.Path]
@@ -63,6 +66,9 @@ func (h journaled) WriteFiles(ctx context.Context, files ...host.File) ([]host.C
 			}
 		}
 		s := Step{Kind: aFile, Name: f.Path}
+		if exists && actions[i] == "update" {
+			replaced = append(replaced, f)
+		}
 		if exists {
 			if s.Before, err = h.keep(ctx, f, info); err != nil {
 				return nil, err
@@ -75,6 +81,11 @@ func (h journaled) WriteFiles(ctx context.Context, files ...host.File) ([]host.C
 	}
 	if len(differ) == 0 {
 		return nil, nil
+	}
+	if h.before != nil {
+		if err := h.before(ctx, replaced); err != nil {
+			return nil, err
+		}
 	}
 	if err := h.journal.add(ctx, h.phase, steps...); err != nil {
 		return nil, err

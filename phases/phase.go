@@ -37,7 +37,9 @@ type Phase struct {
 	// done; one that failed keeps those behind it from starting.
 	After []string
 	Waits bool // it only waits for something that becomes true, and changes nothing
-	Run   func(ctx context.Context, t *Target) error
+	// OfCluster phases change the cluster and not the host: one control plane does them for all.
+	OfCluster bool
+	Run       func(ctx context.Context, t *Target) error
 }
 
 // Target is what phases act on. It is read-only while they run.
@@ -78,8 +80,17 @@ type Target struct {
 	// there are none. Nil: nobody has any.
 	Credentials func(registry string) (user, password string, err error)
 
-	phase   string
-	changes *atomic.Int64
+	// Further is a control plane beside others, whatever list it runs.
+	Further bool
+	// Turns are those of a running cluster; nil: this host waits for nobody before it restarts anything.
+	Turns *Turns
+
+	// Changes counts what is changed on several hosts; nil: nobody asks.
+	Changes *atomic.Int64
+
+	phase    string
+	changes  *atomic.Int64
+	replaced *sync.Map // containers that are being replaced, by static pod
 }
 
 // Event is something that happened, for people and programs.
@@ -133,6 +144,7 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 			return err
 		}
 	}
+	replaced := &sync.Map{}
 	finished := map[string]chan struct{}{}
 	for _, p := range list {
 		finished[p.Name] = make(chan struct{})
@@ -145,9 +157,10 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 		wg.Go(func() {
 			defer close(finished[p.Name])
 			own := *t
-			own.phase, own.changes = p.Name, new(atomic.Int64)
+			own.phase, own.changes, own.replaced = p.Name, new(atomic.Int64), replaced
 			if t.Journal != nil && !t.Journal.readOnly {
-				own.Host = journaled{t.Host, t.Journal, p.Name}
+				looking := own
+				own.Host = journaled{t.Host, t.Journal, p.Name, looking.takeTurn}
 			}
 			blocked := false
 			for _, name := range p.After {
@@ -257,6 +270,9 @@ func (t *Target) notice(format string, args ...any) {
 func (t *Target) changed(n int) {
 	if t.changes != nil {
 		t.changes.Add(int64(n))
+	}
+	if t.Changes != nil {
+		t.Changes.Add(int64(n))
 	}
 }
 

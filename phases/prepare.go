@@ -277,6 +277,11 @@ func (t *Target) startUnit(ctx context.Context, unit string, changed bool, files
 	case !changed && !t.Journal.stale(unit, files):
 		return nil
 	}
+	if verb == "restart" && t.Turns != nil {
+		if _, err := t.Turns.take(ctx, t.Node.Name, t.Turns.kubelets); err != nil {
+			return err
+		}
+	}
 	if err := t.noteUnit(ctx, unit); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func newBars(w io.Writer) *bars {
 func (b *bars) Write(p []byte) (int, error) { return b.all.Write(p) }
 
 func (b *bars) progress(e phases.Event) {
-	key := e.Phase + " " + e.Item
+	key := e.Host + " " + e.Phase + " " + e.Item
 	bar := b.open[key]
 	if bar == nil {
 		bar = b.all.AddBar(max(e.Total, 0), mpb.BarRemoveOnComplete(),

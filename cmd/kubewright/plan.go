@@ -34,11 +34,14 @@ func (o *hostOptions) runOrPlan(ctx context.Context, list []phases.Phase, t *pha
 }
 
 func printPlan(w io.Writer, plan []phases.Planned) {
-	counts := map[string]int{}
+	printPhases(w, plan)
+	fmt.Fprintln(w, planSummary(plan))
+}
+
+func printPhases(w io.Writer, plan []phases.Planned) {
 	for _, p := range plan {
 		fmt.Fprintf(w, "# %s\n", p.Phase)
 		for _, c := range p.Steps {
-			counts[c.Kind]++
 			switch c.Kind {
 			case "command":
 				fmt.Fprintf(w, "$ %s\n", c.Name)
@@ -52,6 +55,15 @@ func printPlan(w io.Writer, plan []phases.Planned) {
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+func planSummary(plan []phases.Planned) string {
+	counts := map[string]int{}
+	for _, p := range plan {
+		for _, c := range p.Steps {
+			counts[c.Kind]++
+		}
+	}
 	var all []string
 	for _, kind := range []string{"file", "command", "image", "object", "etcd"} {
 		if n := counts[kind]; n > 0 {
@@ -60,10 +72,9 @@ func printPlan(w io.Writer, plan []phases.Planned) {
 		}
 	}
 	if all == nil {
-		fmt.Fprintln(w, "Nothing would change.")
-		return
+		return "Nothing would change."
 	}
-	fmt.Fprintf(w, "That would be %s. Nothing was changed.\n", strings.Join(all, ", "))
+	return fmt.Sprintf("That would be %s. Nothing was changed.", strings.Join(all, ", "))
 }
 
 func plural(word string, n int) string {

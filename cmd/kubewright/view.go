@@ -19,6 +19,8 @@ type view struct {
 	err   io.Writer
 	color bool
 	bars  *bars // nil but on a terminal
+	quiet bool // only results are shown
+	hosts int   // that events come from; with more than one, a line says which, and what is unchanged is not shown
 }
 
 func newView(o output) *view {
@@ -43,6 +45,9 @@ func (v *view) result(r any) {
 func (v *view) event(e phases.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.quiet {
+		return
+	}
 	if v.json != nil {
 		must(v.json.Encode(e))
 		return
@@ -68,9 +73,13 @@ func (v *view) line(e phases.Event) string {
 	case phases.Started:
 		return ""
 	case phases.Notice:
-		return v.paint(e.State, "! "+e.Phase+": "+e.Message)
+		return v.paint(e.State, "! "+v.host(e)+e.Phase+": "+e.Message)
 	case phases.Failed:
-		return v.paint(e.State, fmt.Sprintf("x %-26s %s", e.Phase, "failed")) // the message comes at the end
+		return v.paint(e.State, fmt.Sprintf("x %s%-26s %s", v.host(e), e.Phase, "failed")) // the message comes at the end
+	case phases.Unchanged:
+		if v.hosts > 1 {
+			return ""
+		}
 	case phases.Blocked:
 		return "" // of what failed, the error speaks
 	}
@@ -78,11 +87,19 @@ func (v *view) line(e phases.Event) string {
 	if e.State == phases.Done {
 		mark = "+ "
 	}
-	s := fmt.Sprintf("%s%-26s %s", mark, e.Phase, state)
+	s := fmt.Sprintf("%s%s%-26s %s", mark, v.host(e), e.Phase, state)
 	if e.Seconds >= 0.05 {
 		s += fmt.Sprintf(" %.1fs", e.Seconds)
 	}
 	return v.paint(e.State, s)
+}
+
+// host is the column for the host's name, where there are several.
+func (v *view) host(e phases.Event) string {
+	if v.hosts < 2 {
+		return ""
+	}
+	return fmt.Sprintf("%-14s ", e.Host)
 }
 
 func (v *view) paint(s phases.State, text string) string {

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubewright/kubewright/phases"
+)
+
+func newRemove(out func() output) *cobra.Command {
+	o := &fleetOptions{out: out}
+	var r phases.Removal
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "remove -f FILE HOST...",
+		Short: "Take hosts out of a cluster, over SSH",
+		Long: `Take hosts out of a cluster: pods are evicted, a control plane leaves etcd while that keeps its
+majority (else this is refused), the Node is deleted, and the host is brought back to what it was
+before. What lists the control planes on other hosts is written anew. A host that is gone is taken
+out of the cluster alone. Take it out of the document afterwards: "kubewright up" would join it again.
+
+Any control plane can be removed, the first one too, but not the last.`,
+		Example: `  kubewright remove -f cluster.yaml worker-3
+  kubewright remove -f cluster.yaml cp-2 --dead`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("name the hosts to remove: kubewright remove -f cluster.yaml HOST")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				if err := confirm(fmt.Sprintf("This evicts all pods from %s, and removes it from the cluster with all data of Kubernetes on it.", strings.Join(args, ", "))); err != nil {
+					return misuse(err)
+				}
+			}
+			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runRemove(ctx, args, r) })
+		},
+	}
+	o.reachFlags(cmd)
+	f := cmd.Flags()
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&r.Dead, "dead", false, "the host is gone, though the cluster may not have noticed yet")
+	f.BoolVar(&r.Force, "force", false, "end pods, too, that nothing would start elsewhere")
+	f.DurationVar(&r.Grace, "grace-period", 0, "for each pod to end (default: its own)")
+	f.DurationVar(&r.Limit, "drain-timeout", 10*time.Minute, "for all pods to be gone")
+	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out, drain say")
+	o.artifactOptions.openFlags(f)
+	return cmd
+}
+
+func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.Removal) error {
+	begin := time.Now()
+	v := newView(o.out())
+	defer v.close()
+	o.whole = true
+	ctx, f, u, err := o.begin(ctx, "remove", v)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	slices.Sort(names)
+	if err := u.Remove(ctx, slices.Compact(names), r); err != nil {
+		return err
+	}
+	return o.done(v, fleetResult{Kind: "Remove", Cluster: f.cluster.Metadata.Name, Hosts: names, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()},
+		strings.Join(names, ", ")+" is out of the cluster: take it out of the document, too")
+}
+
+func newDown(out func() output) *cobra.Command {
+	o := &fleetOptions{out: out}
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "down -f FILE",
+		Short: "End a cluster: reset all of its hosts, over SSH",
+		Long: `Reset every host of the document: the cluster ends, with all of its data, and each host is
+brought back to what it was before "kubewright up", as "kubewright reset" does. A host that does not
+answer is reported; run it again when it does.`,
+		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.document()
+			if err != nil {
+				return misuse(err)
+			}
+			if !yes {
+				if err := confirm(fmt.Sprintf("This ends the cluster %s, with all of its data, on %d %s.", c.Metadata.Name, len(c.Spec.Hosts), plural("host", len(c.Spec.Hosts)))); err != nil {
+					return misuse(err)
+				}
+			}
+			return o.within(cmd.Context(), o.runDown)
+		},
+	}
+	o.reachFlags(cmd)
+	f := cmd.Flags()
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document")
+	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
+	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
+	completePhases(cmd, phases.Reset())
+	return cmd
+}
+
+func (o *fleetOptions) runDown(ctx context.Context) error {
+	begin := time.Now()
+	v := newView(o.out())
+	defer v.close()
+	c, err := o.document()
+	if err != nil {
+		return misuse(err)
+	}
+	v.hosts = len(c.Spec.Hosts)
+	ctx, f, err := o.connect(ctx, c, "down")
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	u := o.newUp(f, v)
+	c.Default(u.Versions(ctx))
+	if err := u.Down(ctx); err != nil {
+		return err
+	}
+	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/kubewright/kubewright/phases"
+)
+
+func newUp(out func() output) *cobra.Command {
+	o := &fleetOptions{out: out}
+	var kubeconfig, plan string
+	cmd := &cobra.Command{
+		Use:   "up -f FILE",
+		Short: "Make a whole cluster, repair it or let it grow, over SSH",
+		Long: `Make the cluster of a document on the hosts that it lists, which are reached over SSH. Run it
+again at any time: what is right stays untouched, what is missing or has drifted is mended, a host
+that was added joins. Nothing has to be installed on the hosts; they need a POSIX sh, coreutils,
+tar, systemd, util-linux, iproute2, and root or sudo.
+
+A host that is down is reported, and does not hold up the others. A node that the document no longer
+lists is reported and left alone: "kubewright remove" removes.`,
+		Example: `  kubewright up -f cluster.yaml
+  kubewright up -f cluster.yaml --bundle kubernetes.tar.zst --accept-new-host-keys
+  kubewright up -f cluster.yaml --only worker-7`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan) })
+		},
+	}
+	o.reachFlags(cmd)
+	o.changeFlags(cmd, phases.UpPhases())
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, to which the cluster is added under its name (default: $KUBECONFIG, else ~/.kube/config); none: leave it out")
+	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
+	must(cmd.MarkFlagFilename("kubeconfig"))
+	must(cmd.MarkFlagFilename("plan", "json"))
+	return cmd
+}
+
+func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan string) error {
+	begin := time.Now()
+	v := newView(o.out())
+	defer v.close()
+	ctx, f, u, err := o.begin(ctx, "up", v)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	if plan != "" {
+		now, err := o.plan(ctx, f, u)
+		if err != nil {
+			return err
+		}
+		if err := samePlan(plan, now); err != nil {
+			return err
+		}
+	}
+	runErr := u.Run(ctx)
+	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}
+	if kubeconfig != "none" && u.Answers(ctx) {
+		if r.Context, err = mergeAdmin(ctx, kubeconfig, u); runErr == nil {
+			runErr = err
+		}
+	}
+	if runErr != nil {
+		return runErr
+	}
+	return o.done(v, r, r.Cluster+" is up")
+}
+
+// mergeAdmin puts the cluster into the user's kubeconfig, and returns the name of its context.
+func mergeAdmin(ctx context.Context, path string, u *phases.Up) (name string, err error) {
+	b, err := u.AdminConfig(ctx)
+	if err != nil {
+		return "", err
+	}
+	if path, err = kubeconfigPath(path, os.Getenv, os.Geteuid(), homeOf); err != nil {
+		return "", err
+	}
+	cluster, err := source(b, "")
+	if err != nil {
+		return "", err
+	}
+	_, err = editKubeconfig(ctx, path, 10*time.Second, func(e entries, have *api.Config) error {
+		name, err = merge(e, have, cluster, mergeOptions{name: u.Cluster.Metadata.Name})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("the cluster is up, but was not put into your kubeconfig: %w; name another file with --kubeconfig, or none", err)
+	}
+	return name, nil
+}

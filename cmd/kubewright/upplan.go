@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/phases"
+)
+
+// clusterPlan is what `plan` prints as JSON and `up --plan` reads.
+type clusterPlan struct {
+	Kind string `json:"kind"`
+	// The digests of what the plan was made from, and of all of it together with what the plan says.
+	Document string            `json:"document"`
+	Version  string            `json:"version"` // of kubewright
+	Lock     string            `json:"lock,omitempty"`
+	Digest   string            `json:"digest"`
+	Changes  int               `json:"changes"`
+	Hosts    []phases.HostPlan `json:"hosts"`
+}
+
+func newPlan(out func() output) *cobra.Command {
+	o := &fleetOptions{out: out}
+	cmd := &cobra.Command{
+		Use:   "plan -f FILE",
+		Short: "Show what up would change, and change nothing",
+		Long: `Show what "kubewright up" would change on every host and in the cluster, and change nothing.
+Files are shown as unified diffs, secrets never. "up --plan FILE" takes the plan that -o json
+prints, looks again, and does exactly that, or refuses.
+
+The exit code is 0 whether or not anything would change; "changes" in the JSON says how much.`,
+		Example: `  kubewright plan -f cluster.yaml
+  kubewright plan -f cluster.yaml -o json > plan.json && kubewright up -f cluster.yaml --plan plan.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.within(cmd.Context(), o.runPlan) },
+	}
+	o.reachFlags(cmd)
+	o.changeFlags(cmd, phases.UpPhases())
+	return cmd
+}
+
+func (o *fleetOptions) runPlan(ctx context.Context) error {
+	v := newView(o.out())
+	defer v.close()
+	ctx, f, u, err := o.begin(ctx, "", v)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	p, err := o.plan(ctx, f, u)
+	if err != nil {
+		return err
+	}
+	v.close()
+	if o.out() == "json" {
+		v.result(p)
+		return nil
+	}
+	printClusterPlan(os.Stdout, p)
+	return nil
+}
+
+func (o *fleetOptions) plan(ctx context.Context, f *fleet, u *phases.Up) (p clusterPlan, err error) {
+	p = clusterPlan{Kind: "ClusterPlan", Version: version}
+	document, err := f.cluster.Print()
+	if err != nil {
+		return p, err
+	}
+	p.Document = host.Digest(document)
+	if u.Bundle != nil {
+		p.Lock = u.Bundle.Lock().Digest()
+	}
+	if p.Hosts, err = u.Plan(ctx); err != nil {
+		return p, err
+	}
+	for _, h := range p.Hosts {
+		for _, phase := range h.Phases {
+			p.Changes += len(phase.Steps)
+		}
+	}
+	p.Digest, err = phases.PlanDigest(p.Document, p.Version, p.Lock, p.Hosts)
+	return p, err
+}
+
+func printClusterPlan(w io.Writer, p clusterPlan) {
+	var all []phases.Planned
+	for _, h := range p.Hosts {
+		switch {
+		case h.Error != "":
+			fmt.Fprintf(w, "## %s would be left as it is: %s\n\n", h.Host, h.Error)
+		case h.Phases == nil:
+			fmt.Fprintf(w, "## %s: nothing\n\n", h.Host)
+		default:
+			fmt.Fprintf(w, "## %s\n\n", h.Host)
+			printPhases(w, h.Phases)
+		}
+		all = append(all, h.Phases...)
+	}
+	fmt.Fprintln(w, planSummary(all))
+}
+
+// samePlan refuses a plan that is not what would be done now.
+func samePlan(file string, now clusterPlan) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return misuse(fmt.Errorf("--plan: %w", err))
+	}
+	var then clusterPlan
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&then); err != nil || then.Kind != "ClusterPlan" {
+		return misuse(fmt.Errorf("--plan %s: this is not what `kubewright plan -o json` prints", file))
+	}
+	stale := func(what string) error {
+		return &phases.NotReadyError{Err: fmt.Errorf("the plan in %s is not what would be done now: %s; make a new one with `kubewright plan`", file, what)}
+	}
+	digest, err := phases.PlanDigest(then.Document, then.Version, then.Lock, then.Hosts)
+	switch {
+	case err != nil:
+		return err
+	case digest != then.Digest:
+		return stale("somebody has changed the plan")
+	case then.Document != now.Document:
+		return stale("the document is another one")
+	case then.Version != now.Version:
+		return stale(fmt.Sprintf("it was made by kubewright %s, and this is %s", then.Version, now.Version))
+	case then.Lock != now.Lock:
+		return stale("the artifacts are others")
+	case then.Digest == now.Digest:
+		return nil
+	}
+	for i, h := range now.Hosts {
+		if i >= len(then.Hosts) || !reflect.DeepEqual(h, then.Hosts[i]) {
+			return stale(h.Host + " is no longer as it was")
+		}
+	}
+	return stale("it is of other hosts")
+}

@@ -1,0 +1,157 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// living bounds the question whether there is a cluster.
+const living = 10 * time.Second
+
+// Live reads the document of the cluster that runs on the hosts; nil where none answers.
+func (u *Up) Live(ctx context.Context) *config.Cluster {
+	if u.live != nil {
+		return u.live.Cluster
+	}
+	for _, m := range u.controlPlanes() {
+		conf := m.Existing[pki.AdminConf]
+		if m.Err != nil || conf == nil {
+			continue
+		}
+		client, err := NewClient(through{m.Host, m.Node.Address}, conf)
+		if err != nil {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, living)
+		d := &Discovery{API: client}
+		if client.Ready(bounded, "/readyz/ping") == nil {
+			err = d.read(bounded)
+		}
+		cancel()
+		if err == nil && d.Cluster != nil {
+			u.live = d
+			return d.Cluster
+		}
+	}
+	return nil
+}
+
+// Versions are those of the cluster that runs; the zero value where none does.
+func (u *Up) Versions(ctx context.Context) (v config.Versions) {
+	if live := u.Live(ctx); live != nil {
+		v = live.Versions()
+	}
+	return v
+}
+
+// Lock is what the hosts were made from before; nil where that was nothing, or no longer fits the document.
+func (u *Up) Lock() *bundle.Lock {
+	var locks []string
+	if u.live != nil {
+		locks = append(locks, string(u.live.Lock))
+	}
+	for _, m := range u.answering() {
+		locks = append(locks, m.Journal.Lock())
+	}
+	for _, text := range locks {
+		l, err := bundle.ParseLock([]byte(text))
+		if text == "" || err != nil {
+			continue
+		}
+		if !slices.ContainsFunc(u.answering(), func(m *Machine) bool {
+			t := &Target{Facts: m.Facts, Node: m.Node}
+			return !t.Fits(l, u.Cluster)
+		}) {
+			return &l
+		}
+	}
+	return nil
+}
+
+// Installs tells whether any host has to be given a kubelet or a container runtime, or was given one before.
+func (u *Up) Installs() bool {
+	return slices.ContainsFunc(u.answering(), func(m *Machine) bool {
+		t := &Target{Facts: m.Facts, Journal: m.Journal}
+		return t.Lacks() || m.Journal.Lock() != ""
+	})
+}
+
+// changed are the fields that a running cluster keeps for its life.
+func (u *Up) kept() error {
+	var all *multierror.Error
+	refuse := func(field, has, wants, what string) {
+		if has != wants {
+			all = multierror.Append(all, fmt.Errorf("%s: the cluster has %q and the document %q: %s", field, has, wants, what))
+		}
+	}
+	if u.live != nil {
+		has, wants := u.live.Cluster, u.Cluster
+		const anew = "that is fixed when a cluster is made; write what it has, or make another cluster"
+		refuse("spec.kubernetesVersion", has.Spec.KubernetesVersion, wants.Spec.KubernetesVersion, "up does not change the version of a cluster; write the one that it has, or give a bundle of that version")
+		refuse("metadata.name", has.Metadata.Name, wants.Metadata.Name, anew)
+		refuse("spec.network.podCIDR", has.Spec.Network.PodCIDR, wants.Spec.Network.PodCIDR, anew)
+		refuse("spec.network.serviceCIDR", has.Spec.Network.ServiceCIDR, wants.Spec.Network.ServiceCIDR, anew)
+		refuse("spec.network.dnsDomain", has.Spec.Network.DNSDomain, wants.Spec.Network.DNSDomain, anew)
+		refuse("spec.controlPlane.endpoint", has.Spec.ControlPlane.Endpoint, wants.Spec.ControlPlane.Endpoint, anew)
+		refuse("spec.pki.algorithm", has.Spec.PKI.Algorithm, wants.Spec.PKI.Algorithm, anew)
+	}
+	for _, m := range u.answering() {
+		if name := m.NodeName(); name != "" {
+			refuse("the name of the host at "+m.Node.Address, name, m.Node.Name, "a node keeps its name; write that, or take the host out with `kubewright remove` and let it join anew")
+		}
+	}
+	return config.Errors(all)
+}
+
+// NodeName is the node that a machine is already, by its kubelet's certificate; empty where it is none.
+func (m *Machine) NodeName() string { return m.node }
+
+// Answers tells whether the cluster's API server does.
+func (u *Up) Answers(ctx context.Context) bool {
+	return u.api != nil && u.leader != nil && u.api.Ready(ctx, "/readyz/ping") == nil
+}
+
+// AdminConfig is a kubeconfig of the cluster's administrator that works where kubewright runs: where
+// the cluster's own address is a name that only its hosts know, it has a control plane's address instead.
+func (u *Up) AdminConfig(ctx context.Context) ([]byte, error) {
+	b, err := u.leader.Host.ReadFile(ctx, pki.AdminConf)
+	if err != nil {
+		return nil, err
+	}
+	if _, internal := u.Cluster.InternalEndpoint(); !internal {
+		return b, nil
+	}
+	conf, err := clientcmd.Load(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range conf.Clusters {
+		c.Server = pki.LocalURL(u.Cluster, u.leader.Node)
+	}
+	return clientcmd.Write(*conf)
+}
+
+// Strangers are nodes of the cluster that the document does not list.
+func (u *Up) Strangers(ctx context.Context) ([]string, error) {
+	nodes, err := u.api.List(ctx, ref("v1", "Node", "", ""), "")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range nodes {
+		if !slices.ContainsFunc(u.Machines, func(m *Machine) bool { return strings.EqualFold(m.Node.Name, n.GetName()) }) {
+			names = append(names, n.GetName())
+		}
+	}
+	return names, nil
+}

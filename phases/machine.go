@@ -1,0 +1,139 @@
+package phases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// Machine is one host of a cluster that is looked at or changed as a whole.
+type Machine struct {
+	Node config.Node // as the document has it; Observe adds its address
+	Host host.Host   // nil where nobody gets there
+	Err  error       // why it is left alone: it does not answer, say
+
+	Facts   config.Facts
+	Journal *Journal
+	// Existing holds, by path, the certificates, keys and kubeconfigs that are there.
+	Existing map[string][]byte
+	data     etcdData // on a control plane
+	node     string   // that it is already
+}
+
+func (m *Machine) controlPlane() bool { return m.Node.Has(config.ControlPlaneRole) }
+
+// Observe looks at a machine. What it finds in the way of that becomes its Err.
+func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
+	if m.Err == nil {
+		m.Err = m.observe(ctx, c)
+	}
+}
+
+func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		m.Journal, err = OpenJournal(gctx, m.Host)
+		return err
+	})
+	g.Go(func() (err error) {
+		m.Facts, err = Facts(gctx, m.Host)
+		return err
+	})
+	g.Go(func() (err error) {
+		m.Existing, err = existing(gctx, m.Host, c, m.Node)
+		return err
+	})
+	g.Go(func() (err error) {
+		m.node, _, err = NodeOf(gctx, m.Host)
+		return err
+	})
+	if m.controlPlane() {
+		g.Go(func() (err error) {
+			t := &Target{Host: m.Host, Cluster: c}
+			m.data, err = t.ownEtcdData(gctx)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if m.Node.Address == "" && m.Facts.DefaultIP.IsValid() {
+		m.Node.Address = m.Facts.DefaultIP.String()
+	}
+	return nil
+}
+
+// existing is Existing, with the files of an external etcd's client. All are asked for at once.
+func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node) (map[string][]byte, error) {
+	paths := pki.Paths(n)
+	if e := c.Spec.Etcd.External; e != nil {
+		for _, p := range []string{e.CAFile, e.CertFile, e.KeyFile} {
+			if p != "" {
+				paths = append(paths, p)
+			}
+		}
+	}
+	var mu sync.Mutex
+	found := map[string][]byte{}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, path := range paths {
+		g.Go(func() error {
+			b, err := h.ReadFile(ctx, path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[path] = b
+			return err
+		})
+	}
+	return found, g.Wait()
+}
+
+// traces are signs that a control plane is, or once was, part of a cluster.
+func (m *Machine) traces() bool {
+	return len(m.Existing) > 0 || m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
+}
+
+// shared are the files that all control planes have in common, of those that have them.
+// Two that disagree are of two clusters, or damaged; nobody but their owner can tell which is right.
+func shared(machines []*Machine, paths []string) (map[string][]byte, error) {
+	all, whose := map[string][]byte{}, map[string]string{}
+	for _, m := range machines {
+		for _, path := range paths {
+			b, ok := m.Existing[path]
+			if !ok {
+				continue
+			}
+			if have, ok := all[path]; ok && string(have) != string(b) {
+				return nil, fmt.Errorf("%s is not the same on %s and on %s: they are of two clusters, or one was changed; take the wrong one out with `kubewright reset` on it", path, whose[path], m.Node.Name)
+			}
+			all[path], whose[path] = b, m.Node.Name
+		}
+	}
+	return all, nil
+}
+
+// Complete fills into a defaulted document what the machines told: their addresses, and
+// where nobody gave the cluster an address, a name that each host maps to itself.
+func Complete(c *config.Cluster, machines []*Machine) {
+	c.Spec.Hosts = nil
+	for _, m := range machines {
+		c.Spec.Hosts = append(c.Spec.Hosts, m.Node)
+	}
+	if c.Spec.ControlPlane.Endpoint == "" {
+		c.Spec.ControlPlane.Endpoint = net.JoinHostPort(c.Metadata.Name+config.InternalDomain, strconv.Itoa(int(c.Spec.ControlPlane.BindPort)))
+	}
+}

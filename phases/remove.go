@@ -1,0 +1,329 @@
+package phases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubectl/pkg/drain"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
+)
+
+// Removal is how a host is taken out of a cluster.
+type Removal struct {
+	Dead  bool          // it is gone, whatever the cluster thinks of it
+	Force bool          // pods that nobody would start elsewhere end, too
+	Grace time.Duration // for pods to end; 0: their own
+	Limit time.Duration // for all pods to be gone; 0: ten minutes
+}
+
+// Remove takes hosts out of the cluster, one after the other: its pods go elsewhere, its
+// member leaves etcd, its Node is deleted, and the host is brought back to what it was. A
+// host that does not answer is taken out of the cluster alone.
+func (u *Up) Remove(ctx context.Context, names []string, r Removal) error {
+	for _, name := range names {
+		i := slices.IndexFunc(u.Machines, func(m *Machine) bool { return m.Node.Name == name })
+		m := &Machine{Node: config.Node{Name: name}, Err: errors.New("the document does not list it, so nobody knows how to reach it")}
+		if i >= 0 {
+			m = u.Machines[i]
+		}
+		if err := u.remove(ctx, m, r); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		u.Machines = slices.DeleteFunc(u.Machines, func(other *Machine) bool { return other == m })
+		delete(u.members, m)
+	}
+	return nil
+}
+
+func (u *Up) remove(ctx context.Context, m *Machine, r Removal) error {
+	if err := u.mayRemove(ctx, m, r); err != nil {
+		return &NotReadyError{err}
+	}
+	if err := u.forget(ctx, m); err != nil {
+		return err
+	}
+	t := &Target{Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, API: u.api, Report: u.Report, Changes: &u.changes, Journal: m.Journal}
+	alive := m.Err == nil
+	if !alive {
+		t.Journal = nil
+	}
+	drained := Phase{Name: "drain", Short: "have the node's pods started elsewhere", Run: func(ctx context.Context, t *Target) error { return u.drain(ctx, t, r, alive) }}
+	left := Phase{Name: "leave-etcd", Short: "take this host's member out of etcd", Run: u.dropMember}
+	deleted := Phase{Name: "delete-node", Short: "delete the Node object", Run: func(ctx context.Context, t *Target) error {
+		o := ref("v1", "Node", "", t.Node.Name)
+		if _, err := t.API.Get(ctx, o); isNotFound(err) {
+			return nil
+		}
+		t.changed(1)
+		return t.API.Delete(ctx, o)
+	}}
+	if !alive {
+		left.After, deleted.After = []string{"drain"}, []string{"leave-etcd"}
+		return Run(ctx, []Phase{drained, left, deleted}, t, u.skips([]Phase{drained, left, deleted}))
+	}
+	list := []Phase{drained}
+	for _, p := range Reset() {
+		switch p.Name {
+		case "kubelet-stop":
+			p.After = []string{"drain"}
+		case "delete-node":
+			deleted.After = p.After
+			p = deleted
+		case "leave-etcd":
+			left.After = p.After
+			p = left
+		}
+		list = append(list, p)
+	}
+	list = hooked(list, "reset", m.Node.Hooks.Over(u.Cluster.Spec.Hooks))
+	return Run(ctx, list, t, u.skips(list))
+}
+
+// mayRemove refuses what would cost the cluster its majority, or its last control plane.
+func (u *Up) mayRemove(ctx context.Context, m *Machine, r Removal) error {
+	node, err := u.api.Get(ctx, ref("v1", "Node", "", m.Node.Name))
+	switch {
+	case err != nil && !isNotFound(err):
+		return err
+	case err == nil && m.Err != nil && condition(node, "Ready") == "True" && !r.Dead:
+		return fmt.Errorf("it cannot be reached (%w), and its node is ready: it may be at work. Make it reachable, or if it is gone say so with --dead", m.Err)
+	}
+	if m == u.leader {
+		return errors.New("it is the only control plane that answers: take the whole cluster down with `kubewright down`, or bring up another control plane first")
+	}
+	if u.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
+	all, serving, err := u.etcdNow(ctx)
+	if err != nil {
+		return err
+	}
+	own := u.memberOf(all, m)
+	if own == nil || own.Learner {
+		return nil
+	}
+	voters, up := 0, 0
+	var down []string
+	for _, e := range all.Members {
+		if e.Learner || e.ID == own.ID {
+			continue
+		}
+		voters++
+		if serving[e.ID] {
+			up++
+		} else {
+			down = append(down, e.String())
+		}
+	}
+	if up < voters/2+1 {
+		return fmt.Errorf("without it %d of etcd's %d members would answer, which is no majority: first bring up, or remove, %s", up, voters, strings.Join(down, ", "))
+	}
+	return nil
+}
+
+// memberOf is a machine's member of etcd; nil where it has none.
+func (u *Up) memberOf(all EtcdMembers, m *Machine) *EtcdMember {
+	for _, e := range all.Members {
+		if m.data.Member != 0 && e.ID == m.data.Member || e.Name == m.Node.Name || m.Node.Address != "" && e.PeerURL == manifests.PeerURL(m.Node.IP()) {
+			return &e
+		}
+	}
+	return nil
+}
+
+// etcdNow are etcd's members, and which of them answer as voters.
+func (u *Up) etcdNow(ctx context.Context) (all EtcdMembers, serving map[uint64]bool, err error) {
+	tls, err := u.secrets[u.leader].EtcdClient()
+	if err != nil {
+		return all, nil, err
+	}
+	c := NewEtcdClient(u.leader.Host, tls, etcdEndpoints(u.api))
+	if all, err = c.Members(ctx); err != nil {
+		return all, nil, err
+	}
+	answers := make([]bool, len(all.Members))
+	var g errgroup.Group
+	for i, e := range all.Members {
+		if !e.Learner {
+			g.Go(func() error {
+				answers[i] = c.Serves(ctx, strings.TrimSuffix(e.PeerURL, "2380")+"2379") == nil
+				return nil
+			})
+		}
+	}
+	g.Wait()
+	serving = map[uint64]bool{}
+	for i, e := range all.Members {
+		serving[e.ID] = answers[i]
+	}
+	return all, serving, nil
+}
+
+// dropMember removes the host's member, if it has one still.
+func (u *Up) dropMember(ctx context.Context, t *Target) error {
+	if u.Cluster.Spec.Etcd.External != nil {
+		return nil
+	}
+	tls, err := u.secrets[u.leader].EtcdClient()
+	if err != nil {
+		return err
+	}
+	c := NewEtcdClient(u.leader.Host, tls, etcdEndpoints(u.api))
+	m := &Machine{Node: t.Node}
+	for _, known := range u.Machines {
+		if known.Node.Name == t.Node.Name {
+			m = known
+		}
+	}
+	return until(ctx, leaving, "etcd", func(ctx context.Context) error {
+		all, err := c.Members(ctx)
+		if err != nil {
+			return err
+		}
+		own := u.memberOf(all, m)
+		if own == nil {
+			return nil
+		}
+		t.changed(1)
+		return c.Remove(ctx, own.ID)
+	})
+}
+
+// drain cordons the node and evicts its pods. The pods of a host that is gone cannot end:
+// they go when its Node does.
+func (u *Up) drain(ctx context.Context, t *Target, r Removal, alive bool) error {
+	client, err := kubernetes.NewForConfigAndClient(u.api.config, u.api.http)
+	if err != nil {
+		return err
+	}
+	node, err := client.CoreV1().Nodes().Get(ctx, t.Node.Name, metav1.GetOptions{})
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h := &drain.Helper{
+		Ctx: ctx, Client: client, GracePeriodSeconds: -1, Timeout: r.Limit, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true, Force: r.Force,
+		Out: io.Discard, ErrOut: io.Discard,
+	}
+	if h.Timeout == 0 {
+		h.Timeout = 10 * time.Minute
+	}
+	if r.Grace > 0 {
+		h.GracePeriodSeconds = int(r.Grace.Seconds())
+	}
+	if !node.Spec.Unschedulable {
+		t.changed(1)
+	}
+	if err := drain.RunCordonOrUncordon(h, node, true); err != nil {
+		return fmt.Errorf("cordon: %w", err)
+	}
+	if !alive {
+		return nil
+	}
+	list, problems := h.GetPodsForDeletion(node.Name)
+	if problems != nil {
+		var all *multierror.Error
+		for _, err := range problems {
+			all = multierror.Append(all, err)
+		}
+		return fmt.Errorf("%w: end them yourself, or with --force", config.Errors(all))
+	}
+	pods := list.Pods()
+	t.changed(len(pods))
+	if err := h.DeleteOrEvictPods(pods); err != nil {
+		return fmt.Errorf("evict the pods: %w: see `kubectl get poddisruptionbudgets -A`, and run the same command again", err)
+	}
+	return nil
+}
+
+// forget tells the others, before it happens, that a host goes: the cluster's document, and
+// of a control plane those that balance over all of them.
+func (u *Up) forget(ctx context.Context, gone *Machine) error {
+	cluster := *u.Cluster
+	cluster.Spec.Hosts = slices.DeleteFunc(slices.Clone(cluster.Spec.Hosts), func(n config.Node) bool { return n.Name == gone.Node.Name })
+	u.Cluster = &cluster
+	var g errgroup.Group
+	for _, m := range u.answering() {
+		if m == gone {
+			continue
+		}
+		g.Go(func() error {
+			t, list := u.target(m)
+			chosen := Select(list, "endpoint")
+			if m == u.leader {
+				chosen = append(chosen, Select(list, "upload-config")...)
+			}
+			if err := Run(ctx, chosen, t, u.skips(chosen)); err != nil {
+				return fmt.Errorf("%s: %w", m.Node.Name, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// Down resets every host that answers, all at once: the cluster ends.
+func (u *Up) Down(ctx context.Context) error {
+	return u.each(func(m *Machine) error {
+		t := &Target{Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Report: u.Report, Changes: &u.changes, Journal: m.Journal}
+		if m.node != "" {
+			t.Node.Name = m.node
+		}
+		var list []Phase
+		for _, p := range Reset() { // nobody stays whom it would matter to
+			if p.Name == "delete-node" || p.Name == "leave-etcd" {
+				continue
+			}
+			p.After = slices.DeleteFunc(slices.Clone(p.After), func(name string) bool { return name == "delete-node" || name == "leave-etcd" })
+			if p.Name == "remove-pods" {
+				p.After = append(p.After, "kubelet-stop")
+			}
+			list = append(list, p)
+		}
+		list = hooked(list, "reset", m.Node.Hooks.Over(u.Cluster.Spec.Hooks))
+		return Run(ctx, list, t, u.skips(list))
+	})
+}
+
+// each acts on all chosen machines at once, and has the errors of all.
+func (u *Up) each(f func(*Machine) error) error {
+	errs := make([]error, len(u.Machines))
+	var g errgroup.Group
+	if u.Concurrency > 0 {
+		g.SetLimit(u.Concurrency)
+	}
+	for i, m := range u.Machines {
+		if errs[i] = m.Err; !u.chosen(m) {
+			continue
+		}
+		g.Go(func() error {
+			errs[i] = f(m)
+			return nil
+		})
+	}
+	g.Wait()
+	var all *multierror.Error
+	for i, m := range u.Machines {
+		switch {
+		case errs[i] == nil:
+		case m.Err != nil:
+			all = multierror.Append(all, fmt.Errorf("%s was left as it is: %w", m.Node.Name, m.Err))
+		default:
+			all = multierror.Append(all, fmt.Errorf("%s: %w", m.Node.Name, errs[i]))
+		}
+	}
+	return config.Errors(all)
+}

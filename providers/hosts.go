@@ -1,0 +1,38 @@
+package providers
+
+import (
+	"context"
+	"sync"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/phases"
+)
+
+// Hosts are the machines that a document lists. They are there, and reached over SSH; all
+// are connected to at once. One that cannot be reached says why in its Err.
+func Hosts(ctx context.Context, c *config.Cluster, ssh *host.SSHDialer) []*phases.Machine {
+	machines := make([]*phases.Machine, len(c.Spec.Hosts))
+	var wg sync.WaitGroup
+	for i, n := range c.Spec.Hosts {
+		m := &phases.Machine{Node: n}
+		machines[i] = m
+		wg.Go(func() {
+			var to config.SSH
+			if n.SSH != nil {
+				to = *n.SSH
+			}
+			if to.Address == "" {
+				to.Address = n.Address
+			}
+			t, err := ssh.Connect(ctx, n.Name, to)
+			if err != nil {
+				m.Err = err
+				return
+			}
+			m.Host = host.NewRemote(t)
+		})
+	}
+	wg.Wait()
+	return machines
+}
