@@ -1,0 +1,308 @@
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/skeema/knownhosts"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+const sshdPath = "/usr/sbin/sshd"
+
+// sshd is a real OpenSSH server on a loopback port, with a host key of its own.
+type sshd struct {
+	t       *testing.T
+	dir     string // others may enter it
+	address string
+	port    int
+	hostKey ssh.PublicKey
+	keyFile string // lets every user in
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// startSSHD starts a server; lines are added to its configuration, and win.
+func startSSHD(t *testing.T, lines ...string) *sshd {
+	t.Helper()
+	return startSSHDAt(t, "127.0.0.1", 0, lines...)
+}
+
+func startSSHDAt(t *testing.T, address string, port int, lines ...string) *sshd {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: sshd lets in as other users")
+	}
+	if _, err := os.Stat(sshdPath); err != nil {
+		t.Skipf("needs openssh-server: %v", err)
+	}
+	s := &sshd{t: t, dir: t.TempDir(), address: address, port: port}
+	for _, dir := range []string{s.dir, filepath.Dir(s.dir)} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.port == 0 {
+		l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.port = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+	}
+	s.hostKey = writeKey(t, filepath.Join(s.dir, "host_key"), "")
+	s.keyFile = filepath.Join(s.dir, "id")
+	s.allow(writeKey(t, s.keyFile, ""))
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	configuration := append(lines,
+		"ListenAddress "+net.JoinHostPort(address, strconv.Itoa(s.port)),
+		"HostKey "+filepath.Join(s.dir, "host_key"),
+		"AuthorizedKeysFile "+filepath.Join(s.dir, "authorized_keys"),
+		"PidFile none", "StrictModes no", "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes", "LogLevel VERBOSE", "MaxStartups 100", "MaxSessions 100")
+	put(t, filepath.Join(s.dir, "sshd_config"), strings.Join(configuration, "\n")+"\n", 0o644)
+	cmd := exec.Command(sshdPath, "-D", "-e", "-f", filepath.Join(s.dir, "sshd_config"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listens := make(chan bool, 1)
+	go func() {
+		lines := bufio.NewScanner(log)
+		for lines.Scan() {
+			s.mu.Lock()
+			s.log.WriteString(lines.Text() + "\n")
+			s.mu.Unlock()
+			if strings.Contains(lines.Text(), "Server listening on") {
+				listens <- true
+			}
+		}
+		close(listens)
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("sshd said:\n%s", s.logged())
+		}
+	})
+	if !<-listens {
+		t.Fatalf("sshd did not start:\n%s", s.logged())
+	}
+	return s
+}
+
+func (s *sshd) logged() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// allow adds a key that lets every user in.
+func (s *sshd) allow(key ssh.PublicKey) {
+	s.t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.dir, "authorized_keys"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(ssh.MarshalAuthorizedKey(key)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *sshd) addr() string { return net.JoinHostPort(s.address, strconv.Itoa(s.port)) }
+
+// knows is a known_hosts file with the server's key.
+func (s *sshd) knows() string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "known_hosts")
+	put(s.t, path, knownLine(s.addr(), s.hostKey), 0o600)
+	return path
+}
+
+func (s *sshd) to(user string) config.SSH {
+	return config.SSH{Address: s.address, Port: int32(s.port), User: user, IdentityFile: s.keyFile}
+}
+
+// writeKey makes a key as ssh-keygen does, and returns its public half.
+func writeKey(t *testing.T, path, passphrase string) ssh.PublicKey {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var block *pem.Block
+	if passphrase == "" {
+		block, err = ssh.MarshalPrivateKey(private, "")
+	} else {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, path, string(pem.EncodeToMemory(block)), 0o600)
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sshHome is a home without keys, agent and configuration.
+func sshHome(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("SSH_AUTH_SOCK", "")
+	return home
+}
+
+func newClient(t *testing.T, o SSHOptions) *SSHClient {
+	t.Helper()
+	c, err := NewSSHClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// login connects to a server whose key is known.
+func (s *sshd) login(user string, o SSHOptions) *SSH {
+	s.t.Helper()
+	o.KnownHosts = append(o.KnownHosts, s.knows())
+	h, err := newClient(s.t, o).Connect(s.t.Context(), "one", s.to(user))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { h.Close() })
+	return h
+}
+
+// output runs a program and returns what it printed.
+func shellOutput(t *testing.T, h *SSH, program, input string) (string, string, error) {
+	t.Helper()
+	pipe, err := h.Shell(t.Context(), program)
+	if err != nil {
+		return "", "", err
+	}
+	defer pipe.Close()
+	if _, err := io.WriteString(pipe.In, input); err != nil {
+		return "", "", err
+	}
+	if err := pipe.In.Close(); err != nil {
+		return "", "", err
+	}
+	out, err := io.ReadAll(pipe.Out)
+	if err != nil {
+		return string(out), "", err
+	}
+	errs, err := io.ReadAll(pipe.Err)
+	return string(out), string(errs), err
+}
+
+// testUser makes a user with a password and a rule of sudo, for as long as the test runs. Rules
+// have %U for the user's name.
+func testUser(t *testing.T, kind, password, shell string, rules ...string) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes users")
+	}
+	for _, tool := range []string{"sudo", "useradd", "visudo"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s: %v", tool, err)
+		}
+	}
+	removeLeftUsers()
+	name := fmt.Sprintf("kwssh%d%s", os.Getpid(), kind)
+	rule := filepath.Join("/etc/sudoers.d", name)
+	remove := func() {
+		os.Remove(rule)
+		exec.Command("userdel", "--force", name).Run()
+	}
+	remove()
+	t.Cleanup(remove)
+	if out, err := exec.Command("useradd", "--no-create-home", "--home-dir", "/", "--shell", shell, name).CombinedOutput(); err != nil {
+		t.Fatalf("useradd: %v: %s", err, out)
+	}
+	set := exec.Command("chpasswd")
+	set.Stdin = strings.NewReader(name + ":" + password + "\n")
+	if out, err := set.CombinedOutput(); err != nil {
+		t.Fatalf("chpasswd: %v: %s", err, out)
+	}
+	if len(rules) > 0 {
+		put(t, rule, strings.ReplaceAll(strings.Join(rules, "\n"), "%U", name)+"\n", 0o440)
+		if out, err := exec.Command("visudo", "-c", "-f", rule).CombinedOutput(); err != nil {
+			t.Fatalf("visudo: %v: %s", err, out)
+		}
+	}
+	return name
+}
+
+// removeLeftUsers removes those of test processes that were killed.
+var removeLeftUsers = sync.OnceFunc(func() {
+	users, _ := os.ReadFile("/etc/passwd")
+	for line := range strings.Lines(string(users)) {
+		name, _, _ := strings.Cut(line, ":")
+		rest, ours := strings.CutPrefix(name, "kwssh")
+		pid, err := strconv.Atoi(strings.TrimRight(rest, "abcdefghijklmnopqrstuvwxyz"))
+		if !ours || err != nil {
+			continue
+		}
+		if _, err := processStart(pid); err != nil {
+			os.Remove(filepath.Join("/etc/sudoers.d", name))
+			exec.Command("userdel", "--force", name).Run()
+		}
+	}
+})
+
+// echo listens, and sends back what it gets.
+func echo(t *testing.T, network, addr string) string {
+	t.Helper()
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// knownLine is a line of known_hosts.
+func knownLine(addr string, key ssh.PublicKey) string {
+	return knownhosts.Line([]string{addr}, key) + "\n"
+}

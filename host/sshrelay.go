@@ -1,0 +1,156 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// socketState prints one word on a socket of the host. /proc/net/unix has the flag 00010000 for
+// those that somebody listens at.
+const socketState = `
+state() {
+	[ -e "$1" ] || { echo absent; return; }
+	p=$(readlink -f "$1")
+	while read -r _ _ _ flags _ _ _ path; do
+		[ "$path" = "$p" ] && [ "$flags" = 00010000 ] && { echo listens; return; }
+	done </proc/net/unix
+	echo silent
+}
+`
+
+// relay passes connections of the user to a socket of root's, with the tools of systemd. Its
+// units have fixed names: what a killed run has left is replaced.
+const relay = `
+for proxy in /usr/lib/systemd/systemd-socket-proxyd /lib/systemd/systemd-socket-proxyd; do [ -x $proxy ] && break; done
+[ -x $proxy ] || { echo "failed there is no systemd-socket-proxyd"; exit; }
+dir=/run/kubewright-$SUDO_UID
+socket=$dir/$unit.sock
+mkdir -p -m 0700 $dir && chown "$SUDO_UID:$SUDO_GID" $dir && chmod 0700 $dir || { echo "failed $dir cannot be made"; exit; }
+systemctl stop $unit.socket $unit.service 2>/dev/null
+systemctl reset-failed $unit.socket $unit.service 2>/dev/null
+rm -f $socket
+said=$(systemd-run --quiet --collect --unit=$unit --socket-property=ListenStream=$socket \
+	--socket-property=SocketUser=$SUDO_UID --socket-property=SocketMode=0600 --socket-property=RemoveOnStop=yes \
+	$proxy "$target" 2>&1) || { echo "failed systemd-run: $said"; exit; }
+echo "at $socket"
+`
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// dialUnix opens a socket. sshd does so as the user who logged in: one who is not root gets at
+// root's sockets through a relay.
+func (s *SSH) dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	at, err := path, error(nil)
+	if s.user != "root" {
+		if at, err = s.relayed(ctx, path); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := wait(ctx, func() (net.Conn, error) {
+		conn, err := s.client.Dial("unix", at)
+		if err == nil && ctx.Err() != nil {
+			conn.Close()
+		}
+		return conn, err
+	})
+	var refused *ssh.OpenChannelError
+	if !errors.As(err, &refused) {
+		if err != nil {
+			err = s.lost(err)
+		}
+		return conn, err
+	}
+	// OpenSSH has one answer for a socket that is missing, one that nobody listens at, and a
+	// configuration that forbids it.
+	state, err := s.say(ctx, socketState+"state "+quote(at))
+	if err != nil {
+		return nil, err
+	}
+	if at != path && state != "listens" { // somebody stopped the relay
+		s.relaying.Lock()
+		delete(s.relays, path)
+		s.relaying.Unlock()
+	}
+	return nil, socketError(state, refused.Message)
+}
+
+func socketError(state, words string) error {
+	switch state {
+	case "absent":
+		return fs.ErrNotExist
+	case "silent":
+		return syscall.ECONNREFUSED
+	}
+	return fmt.Errorf("the SSH server does not forward to sockets (%s): set AllowStreamLocalForwarding to yes or local in its sshd_config, and look at DisableForwarding", words)
+}
+
+// relayed makes a relay once per socket.
+func (s *SSH) relayed(ctx context.Context, path string) (string, error) {
+	s.relaying.Lock()
+	defer s.relaying.Unlock()
+	if at := s.relays[path]; at != "" {
+		return at, nil
+	}
+	said, err := s.say(ctx, fmt.Sprintf("%starget=%s unit=%s\nis=$(state \"$target\")\n[ $is = listens ] || { echo is $is; exit; }\n%s",
+		socketState, quote(path), s.unit(path), relay))
+	if err != nil {
+		return "", err
+	}
+	word, rest, _ := strings.Cut(said, " ")
+	switch word {
+	case "at":
+		s.relays[path] = rest
+		return rest, nil
+	case "is":
+		return "", socketError(rest, "")
+	}
+	return "", fmt.Errorf("only root may open it, and there is no relay: %s: log in as root, or see what systemd says of %s there", rest, s.unit(path))
+}
+
+// unit is the name of the relay's units: one per user and socket.
+func (s *SSH) unit(path string) string {
+	sum := sha256.Sum256([]byte(s.user + " " + path))
+	return "kubewright-relay-" + hex.EncodeToString(sum[:6])
+}
+
+// say runs a program and returns what it prints.
+func (s *SSH) say(ctx context.Context, program string) (string, error) {
+	pipe, err := s.Shell(ctx, program)
+	if err != nil {
+		return "", err
+	}
+	defer pipe.Close()
+	pipe.In.Close()
+	go io.Copy(io.Discard, pipe.Err)
+	out, err := io.ReadAll(io.LimitReader(pipe.Out, 64<<10))
+	return strings.TrimSpace(string(out)), err
+}
+
+// Close ends all shells and connections, and the relays, if the host still answers.
+func (s *SSH) Close() error {
+	s.relaying.Lock()
+	defer s.relaying.Unlock()
+	if len(s.relays) > 0 && s.cause() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		var units []string
+		for path := range s.relays {
+			units = append(units, s.unit(path)+".socket", s.unit(path)+".service")
+		}
+		clear(s.relays)
+		s.say(ctx, "systemctl stop "+strings.Join(units, " ")+" 2>&1") // the next run replaces what stays
+	}
+	s.close(net.ErrClosed)
+	return nil
+}

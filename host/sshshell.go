@@ -1,0 +1,213 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// How a shell becomes root's is found out by the first one of a connection.
+const (
+	unknownRoot  = iota
+	isRoot       // the user is root
+	sudoFree     // sudo -n
+	sudoPassword // sudo -S
+)
+
+// starting is how long sudo may take, with a password server that answers slowly.
+const starting = time.Minute
+
+type root struct {
+	way      int
+	deciding chan struct{} // holds one: a mutex that a context can leave
+}
+
+func newRoot() root { return root{deciding: make(chan struct{}, 1)} }
+
+// Shell starts sh as root. What goes to In arrives to the byte after the program's text. Out and
+// Err share a window of 2 MiB: who does not read one of them stops the program in the end, and
+// the other with it. A lost connection is an error on all three, never a plain end of file.
+//
+// The end of ctx closes the Pipe, also long after Shell has returned.
+func (s *SSH) Shell(ctx context.Context, program string) (*Pipe, error) {
+	if s.user == "root" {
+		return s.start(ctx, isRoot, program, "")
+	}
+	select {
+	case s.root.deciding <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: %w", s.endpoint, context.Cause(ctx))
+	}
+	way := s.root.way
+	if way != unknownRoot {
+		<-s.root.deciding
+	} else {
+		defer func() { <-s.root.deciding }()
+	}
+	if way == unknownRoot {
+		// The program goes along: where sudo wants no password, finding out costs nothing.
+		pipe, err := s.start(ctx, sudoFree, program, "")
+		if err != nil {
+			return nil, err
+		}
+		err = pipe.Out.(*output).await(ctx)
+		if err == nil {
+			s.root.way = sudoFree
+			return pipe, nil
+		}
+		pipe.Close()
+		var refused *sudoError
+		if !errors.As(err, &refused) || !refused.wantsPassword() {
+			return nil, err
+		}
+	}
+	if way == sudoFree {
+		return s.start(ctx, sudoFree, program, "")
+	}
+	pipe, err := s.startWithPassword(ctx, program)
+	if err == nil {
+		s.root.way = sudoPassword
+	}
+	return pipe, err
+}
+
+// startWithPassword lets the first host prove a password before the others send it: a wrong one
+// is tried once, not once per host, as accounts of a directory are locked after a few.
+func (s *SSH) startWithPassword(ctx context.Context, program string) (*Pipe, error) {
+	p, proving, err := s.shared.password(ctx, s.endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if proving {
+		defer p.release()
+	}
+	pipe, err := s.start(ctx, sudoPassword, program, p.text)
+	var refused *sudoError
+	switch {
+	case !proving:
+	case err == nil:
+		p.proven = true
+	case errors.As(err, &refused) && refused.wrongPassword():
+		p.err = fmt.Errorf("not tried, as another host has refused it: %w", err)
+	}
+	return pipe, err
+}
+
+// start opens a channel and starts sh. The remote command line is fixed but for a number and a
+// random word; it is in single quotes without any of the characters that sh, csh and fish treat
+// differently there. The program's text comes over standard input. dd takes what it was told and
+// no byte more, which not every head does.
+func (s *SSH) start(ctx context.Context, way int, program, password string) (*Pipe, error) {
+	word := "kubewright-" + rand.Text()
+	script := fmt.Sprintf(`echo %s; eval "$(dd bs=%d count=1 iflag=fullblock 2>/dev/null)"`, word, max(len(program), 1))
+	command := "env LC_ALL=C sh -c '" + script + "'"
+	switch way {
+	case sudoFree:
+		command = "env LC_ALL=C sudo -n sh -c '" + script + "'"
+	case sudoPassword:
+		// Whatever sudo did with the password's line: what comes before the word is thrown away.
+		script = fmt.Sprintf(`echo %s; while read -r l; do [ "$l" = BEGIN-%s ] && break; done; `, word, word) + script[strings.Index(script, "eval"):]
+		command = "env LC_ALL=C sudo -k -S -p " + word + " sh -c '" + script + "'"
+	}
+	channel, requests, err := s.open(ctx, "session", nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
+	}
+	go ssh.DiscardRequests(requests)
+	stop := context.AfterFunc(ctx, func() { channel.Close() })
+	errs := newStderr(s.link, ctx, channel.Stderr())
+	closing := func() error {
+		stop()
+		errs.abandon()
+		if err := channel.Close(); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		return nil
+	}
+	failed := func(err error) (*Pipe, error) {
+		closing()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
+	}
+	ok, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{command}))
+	if err == nil && !ok {
+		err = errors.New("the server does not let this user run commands (ForceCommand, or a restricted key)")
+	}
+	if err != nil {
+		return failed(s.lost(err))
+	}
+	out := &output{link: s.link, ctx: ctx, r: channel, word: word, way: way, errs: errs}
+	if program == "" {
+		program = "\n"
+	}
+	if way == sudoPassword {
+		// A second prompt says that the password was wrong, and that sudo waits for another.
+		errs.watch(word, 2, func() { channel.Close() })
+		if _, err := io.WriteString(channel, password+"\n"); err != nil && s.cause() != nil {
+			return failed(s.lost(err))
+		}
+		timed, cancel := context.WithTimeoutCause(ctx, starting, errors.New("sudo did not go on for a minute; see what it waits for with `sudo -k -S true` there"))
+		defer cancel()
+		expire := context.AfterFunc(timed, func() { channel.Close() })
+		err := out.await(timed)
+		expire()
+		if err != nil {
+			closing()
+			return nil, err
+		}
+		errs.forget()
+		program = "BEGIN-" + word + "\n" + program
+	}
+	if _, err := io.WriteString(channel, program); err != nil && s.cause() != nil {
+		return failed(s.lost(err))
+	} // else sudo has ended, and Out says why
+	return &Pipe{In: &input{s.link, ctx, channel}, Out: out, Err: errs, Close: closing}, nil
+}
+
+// open is OpenChannel that a context can leave.
+func (l *link) open(ctx context.Context, kind string, data []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	type opened struct {
+		channel  ssh.Channel
+		requests <-chan *ssh.Request
+	}
+	o, err := wait(ctx, func() (opened, error) {
+		channel, requests, err := l.client.OpenChannel(kind, data)
+		if err == nil && ctx.Err() != nil {
+			channel.Close()
+		}
+		return opened{channel, requests}, err
+	})
+	if err != nil && ctx.Err() == nil {
+		err = l.lost(err)
+	}
+	return o.channel, o.requests, err
+}
+
+// lost is the reason for an error that a dead connection causes; err itself otherwise.
+func (l *link) lost(err error) error {
+	if cause := l.cause(); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// ended is what a reader or writer of a shell returns instead of err.
+func (l *link) ended(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case l.cause() != nil:
+		return l.cause()
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", l.endpoint, context.Cause(ctx))
+	}
+	return err
+}
