@@ -26,6 +26,7 @@ func machinePackages() map[string]string {
 		"libseccomp-dev":         "/usr/include/seccomp.h",
 		"pkg-config":             "/usr/bin/pkg-config",
 		"tinyproxy-bin":          "/usr/bin/tinyproxy",
+		"openssh-client":         "/usr/bin/ssh",
 		"iproute2":               "/sbin/ip",
 		"ca-certificates":        "/etc/ssl/certs/ca-certificates.crt",
 	}

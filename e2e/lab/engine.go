@@ -203,7 +203,7 @@ func (e *Engine) Docker(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Remove deletes the hosts, networks and volumes of the lab of that name; an empty name is all labs.
+// Remove deletes the hosts, networks, volumes and the SSH key of the lab of that name; an empty name is all labs.
 func (e *Engine) Remove(ctx context.Context, lab string) error {
 	filter := "label=" + label
 	if lab != "" {
@@ -224,7 +224,7 @@ func (e *Engine) Remove(ctx context.Context, lab string) error {
 			}
 		}
 	}
-	return nil
+	return os.RemoveAll(e.sshDir(lab))
 }
 
 func (e *Engine) networkName(lab string) string         { return "lab-" + lab }

@@ -47,7 +47,7 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"run", "--detach", "--name", h.id, "--hostname", h.Name,
+	args := []string{"run", "--detach", "--name", h.id, "--hostname", h.Name, "--env", "LAB_SSH_KEY=" + l.sshKey,
 		"--label", label + "=" + l.name, "--label", hostLabel + "=" + h.Name, "--label", ipLabel + "=" + h.IP,
 		"--network", l.Engine.networkName(l.name), "--ip", h.IP, "--network-alias", h.Name,
 		// All that systemd, a kubelet and containers in a container need; cgroups of its own, so that hosts side by side

@@ -6,7 +6,7 @@
 // warm. Nothing here is a fake: what runs is upstream's code, built from source.
 //
 // A [Builder] makes things and keeps them in the cache, keyed by what they are made of. An [Engine] is a dockerd of
-// the lab's own. A [Lab] is some hosts on a network. Reading order: lab.go, hosts.go, engine.go, builder.go,
+// the lab's own. A [Lab] is some hosts on a network. Reading order: lab.go, hosts.go, ssh.go, engine.go, builder.go,
 // artifacts.go, rootfs.go, images.go, bundle.go.
 //
 // The engine is driven by its command-line client: the few calls that a lab needs do not pay for a client library
@@ -48,6 +48,7 @@ type Lab struct {
 
 	name   string
 	mounts []Mount
+	sshKey string // the public half, as a line of authorized_keys
 
 	mu     sync.Mutex
 	subnet string // of the lab's first network, 10.213.7.0/24
@@ -97,10 +98,13 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 			return nil, err
 		}
 	}
+	if l.sshKey, err = l.makeSSHKey(); err != nil {
+		return nil, fmt.Errorf("make the lab's SSH key: %w", err)
+	}
 	return l, l.network(ctx)
 }
 
-// Close removes the lab's hosts with their disks, and its network. The engine keeps running.
+// Close removes the lab's hosts with their disks, its network and its SSH key. The engine keeps running.
 func (l *Lab) Close(ctx context.Context) error { return l.Engine.Remove(ctx, l.name) }
 
 // HostOptions of one host.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,6 +76,21 @@ func TestHosts(t *testing.T) {
 		}
 		if read(a, "/etc/machine-id") != id || read(a, "/var/lib/prepared") != "mine" {
 			t.Error("a lost its machine-id or its disk")
+		}
+	})
+	t.Run("let in whoever has the lab's key, as root and as a user with sudo", func(t *testing.T) {
+		s, err := l.SSH(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hosts {
+			for _, user := range []string{"root", SSHUser} {
+				argv := append([]string{"-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"}, s.Args(user, h)...)
+				out, err := exec.CommandContext(ctx, "ssh", append(argv, "id -un; sudo -n id -un; uname -n")...).CombinedOutput()
+				if want := user + "\nroot\n" + h.Name + "\n"; err != nil || string(out) != want {
+					t.Errorf("%s at %s: %v: %q, want %q", user, h.Name, err, out, want)
+				}
+			}
 		}
 	})
 	t.Run("know each other by name and address", func(t *testing.T) {

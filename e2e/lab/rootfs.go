@@ -18,8 +18,8 @@ func hostPackages() []string {
 	return strings.Fields(`
 		systemd systemd-sysv dbus kmod mount util-linux procps
 		iproute2 iptables nftables conntrack socat ethtool iputils-ping netbase
-		openssh-server ca-certificates
-		ipset busybox-static`)
+		openssh-server sudo ca-certificates
+		ipset busybox-static haproxy`)
 }
 
 //go:embed hostfiles/entry
@@ -29,17 +29,17 @@ var hostEntry string
 var hostContainerd string
 
 // Units that a container must not run: they act on the machine whose kernel it shares, or on hardware, consoles and
-// timers that it does not have.
+// timers that it does not have. haproxy is there to be packed.
 func maskedUnits() []string {
 	return strings.Fields(`
 		systemd-udevd.service systemd-udev-trigger.service systemd-remount-fs.service
 		sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount
-		getty.target console-getty.service
+		getty.target console-getty.service haproxy.service
 		apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer`)
 }
 
 func rootfsKey() string {
-	return key(debianSuite, strings.Join(hostPackages(), " "), hostEntry, hostContainerd, strings.Join(maskedUnits(), " "), "1")
+	return key(debianSuite, strings.Join(hostPackages(), " "), hostEntry, hostContainerd, strings.Join(maskedUnits(), " "), SSHUser, "2")
 }
 
 // Rootfs returns the folder with the root filesystem of a bare host.
@@ -49,10 +49,16 @@ func (b *Builder) Rootfs(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--include="+strings.Join(hostPackages(), ","), debianSuite, dir, from)
-		cmd.Env = append(append(os.Environ(), proxyEnv(ctx)...), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-		if err := run(cmd); err != nil {
-			return err
+		env := append(append(os.Environ(), proxyEnv(ctx)...), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		for _, argv := range [][]string{
+			{"debootstrap", "--variant=minbase", "--include=" + strings.Join(hostPackages(), ","), debianSuite, dir, from},
+			{"chroot", dir, "useradd", "--create-home", "--shell", "/bin/bash", SSHUser},
+		} {
+			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+			cmd.Env = env
+			if err := run(cmd); err != nil {
+				return err
+			}
 		}
 		return finishRootfs(dir)
 	})
@@ -87,6 +93,7 @@ func finishRootfs(dir string) error {
 	}{
 		{"entry", hostEntry, 0o755},
 		{"etc/containerd/conf.d/lab.toml", hostContainerd, 0o644},
+		{"etc/sudoers.d/" + SSHUser, SSHUser + " ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440},
 		{"etc/machine-id", "", 0o444},
 	} {
 		p := filepath.Join(dir, f.path)

@@ -103,10 +103,15 @@ func upCommand(then func(ctx context.Context, l *lab.Lab, hosts []*lab.Host) err
 					return err
 				}
 			}
+			ssh, err := l.SSH(cmd.Context())
+			if err != nil {
+				return err
+			}
 			for _, h := range hosts {
 				fmt.Printf("%s\t%s\n", h.Name, h.IP)
 			}
-			fmt.Printf("\nGet in:   go run ./e2e/cmd/lab exec --name %[1]s cp-1 -- bash\nRemove:   go run ./e2e/cmd/lab down --name %[1]s\n", name)
+			fmt.Printf("\nAs a plain user with sudo: ssh %s\n", strings.Join(ssh.Args(lab.SSHUser, hosts[0]), " "))
+			fmt.Printf("Get in:   go run ./e2e/cmd/lab exec --name %[1]s cp-1 -- bash\nRemove:   go run ./e2e/cmd/lab down --name %[1]s\n", name)
 			return nil
 		},
 	}
