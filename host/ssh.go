@@ -252,7 +252,7 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 	case hostKey != nil:
 		return nil, fmt.Errorf("%s: %w", e, hostKey)
 	case conn.ended.Load() != nil && errors.Is(*conn.ended.Load(), slow):
-		return nil, fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, c.connect)
+		return nil, &UnreachableError{fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, c.connect)}
 	case login.refused != nil:
 		return nil, fmt.Errorf("%s: %w", e, login.refused)
 	case !verified && len(algorithms) > 0 && errors.As(err, &negotiation):
@@ -263,7 +263,7 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 	case verified:
 		return nil, fmt.Errorf("%s: the user %s was not let in; tried: %s (%w). See that the user's name is right, and that the public key is in its ~/.ssh/authorized_keys there", e, e.user, login, err)
 	default:
-		return nil, fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)
+		return nil, &UnreachableError{fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)}
 	}
 	l := &link{endpoint: e, client: ssh.NewClient(client, channels, requests), conn: conn}
 	go l.keepAlive(c.silence)
@@ -308,9 +308,9 @@ func (c *SSHClient) dialServer(ctx context.Context, before *link, e endpoint) (n
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: %w", e, context.Cause(ctx))
 	case timed.Err() != nil:
-		return nil, fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, c.connect)
+		return nil, &UnreachableError{fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, c.connect)}
 	}
-	return nil, fmt.Errorf("%s: not reachable: %w: see that the host is up, and that sshd listens on port %s", e, err, e.port)
+	return nil, &UnreachableError{fmt.Errorf("%s: not reachable: %w: see that the host is up, and that sshd listens on port %s", e, err, e.port)}
 }
 
 // keepAlive ends a connection that is not heard of any more: what is sent into a dead one is never

@@ -24,3 +24,10 @@ type Pipe struct {
 	// Close ends the connection to the program, which sees the end of its input; it does not wait for it.
 	Close func() error
 }
+
+// UnreachableError is a machine that does not answer: it may be down, or something lies between.
+// Every other error of connecting is a refusal, by it or by us.
+type UnreachableError struct{ Err error }
+
+func (e *UnreachableError) Error() string { return e.Err.Error() }
+func (e *UnreachableError) Unwrap() error { return e.Err }

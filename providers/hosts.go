@@ -11,7 +11,7 @@ import (
 
 // Hosts are the machines that a document lists. They are there, and reached over SSH; all
 // are connected to at once. One that cannot be reached says why in its Err.
-func Hosts(ctx context.Context, c *config.Cluster, ssh *host.SSHDialer) []*phases.Machine {
+func Hosts(ctx context.Context, c *config.Cluster, ssh *host.SSHClient) []*phases.Machine {
 	machines := make([]*phases.Machine, len(c.Spec.Hosts))
 	var wg sync.WaitGroup
 	for i, n := range c.Spec.Hosts {

@@ -166,7 +166,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			return nil, nil, misuse(err)
 		}
 	}
-	ssh, err := host.NewSSH(o.ssh)
+	ssh, err := host.NewSSHClient(o.ssh)
 	if err != nil {
 		return nil, nil, misuse(err)
 	}
