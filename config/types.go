@@ -299,6 +299,11 @@ type Facts struct {
 	Addresses     []netip.Prefix    `json:"addresses"`
 	Routes        []netip.Prefix    `json:"routes"`        // of the main table, without default routes
 	DefaultIP     netip.Addr        `json:"defaultIP"`     // source address of the default route
+	MachineID     string            `json:"machineID"`
+	ProductUUID   string            `json:"productUUID"`   // of the firmware; empty where it has none
+	MACs          []string          `json:"macs"`          // of interfaces with an address that others reach
+	Clock         time.Duration     `json:"clock"`         // what the host's is ahead of ours
+	DiskFree      int64             `json:"diskFree"`      // bytes, below /var/lib
 	CPUs          int               `json:"cpus"`          // usable
 	MemoryBytes   int64             `json:"memoryBytes"`   // MemTotal
 	CgroupVersion int               `json:"cgroupVersion"` // 1 or 2

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,7 +26,7 @@ import (
 var BinDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // Commands that the kubelet, kube-proxy, the runtime or we need on a host, or that may be there already.
-var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "iptables", "conntrack", "socat", "ethtool", "nft"}
+var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "iptables", "conntrack", "socat", "ethtool", "nft", "tar", "flock", "sha256sum"}
 
 // Directories with further CA certificates, which the API server and the controller
 // manager may need (kubeadm: phases/controlplane/volumes.go).
@@ -66,6 +67,7 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 	read("/proc/sys/kernel/hostname", func(s string) { f.Hostname = s })
 	read("/proc/sys/kernel/osrelease", func(s string) { f.Kernel = s })
 	read("/etc/os-release", func(s string) { f.OS = osName(s) })
+	read("/etc/machine-id", func(s string) { f.MachineID = s })
 	read("/proc/meminfo", func(s string) { f.MemoryBytes = memTotal(s) })
 	read("/proc/swaps", func(s string) { f.SwapOn = strings.Count(s, "\n") > 0 })
 	read(manifests.ContainerdUnitPath, func(s string) { f.OwnContainerd = manifests.IsContainerdUnit(s) })
@@ -78,7 +80,21 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 		read("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), func(v string) { values[i] = v })
 	}
 	g.Go(func() (err error) { return present(ctx, h, &f) })
-	g.Go(func() (err error) { f.Addresses, f.Routes, f.DefaultIP, err = addresses(ctx, h); return err })
+	g.Go(func() (err error) { f.Addresses, f.Routes, f.MACs, f.DefaultIP, err = addresses(ctx, h); return err })
+	g.Go(func() error { f.Clock = clock(ctx, h); return nil })
+	g.Go(func() error {
+		if b, err := h.ReadFile(ctx, "/sys/class/dmi/id/product_uuid"); err == nil { // not every machine has one, nor may everybody read it
+			f.ProductUUID = strings.ToLower(strings.TrimSpace(string(b)))
+		}
+		return nil
+	})
+	g.Go(func() error {
+		out, err := h.Run(ctx, host.Query("df", "--output=avail", "--block-size=1", "/var/lib"))
+		if lines := strings.Fields(string(out.Stdout)); err == nil && len(lines) == 2 {
+			f.DiskFree, _ = strconv.ParseInt(lines[1], 10, 64)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		out, err := h.Run(ctx, host.Query("uname", "-m"))
 		machine := strings.TrimSpace(string(out.Stdout))
@@ -179,13 +195,15 @@ func listening(s string) (ports []uint16) {
 }
 
 // addresses asks iproute2, which every host of Kubernetes has, for addresses and routes.
-func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, source netip.Addr, err error) {
+func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, macs []string, source netip.Addr, err error) {
 	out, err := h.Run(ctx, host.Query("ip", "-j", "addr"))
 	if err != nil {
-		return nil, nil, source, err
+		return nil, nil, nil, source, err
 	}
 	var links []struct {
 		Name string `json:"ifname"`
+		Type string `json:"link_type"`
+		MAC  string `json:"address"`
 		Addr []struct {
 			Local string `json:"local"`
 			Bits  int    `json:"prefixlen"`
@@ -193,7 +211,7 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, so
 		} `json:"addr_info"`
 	}
 	if err := json.Unmarshal(out.Stdout, &links); err != nil {
-		return nil, nil, source, fmt.Errorf("ip -j addr: %w", err)
+		return nil, nil, nil, source, fmt.Errorf("ip -j addr: %w", err)
 	}
 	global := map[string]netip.Addr{} // the first one of each interface
 	for _, l := range links {
@@ -205,13 +223,16 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, so
 			own = append(own, netip.PrefixFrom(ip, a.Bits))
 			if _, ok := global[l.Name]; !ok {
 				global[l.Name] = ip
+				if l.Type == "ether" {
+					macs = append(macs, l.MAC)
+				}
 			}
 		}
 	}
 	for _, family := range []string{"-4", "-6"} {
 		out, err := h.Run(ctx, host.Query("ip", family, "-j", "route"))
 		if err != nil {
-			return nil, nil, source, err
+			return nil, nil, nil, source, err
 		}
 		var table []struct {
 			Dst     string `json:"dst"`
@@ -222,7 +243,7 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, so
 			continue
 		}
 		if err := json.Unmarshal(out.Stdout, &table); err != nil {
-			return nil, nil, source, fmt.Errorf("ip -j route: %w", err)
+			return nil, nil, nil, source, fmt.Errorf("ip -j route: %w", err)
 		}
 		for _, r := range table {
 			if r.Dst == "default" {
@@ -240,5 +261,18 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, so
 			}
 		}
 	}
-	return own, routes, source, nil
+	return own, routes, macs, source, nil
+}
+
+// clock is how far the host's is ahead of ours, as far as the way there and back lets one tell.
+func clock(ctx context.Context, h host.Host) time.Duration {
+	asked := time.Now()
+	out, err := h.Run(ctx, host.Query("date", "+%s.%N"))
+	s, ns, ok := strings.Cut(strings.TrimSpace(string(out.Stdout)), ".")
+	if err != nil || !ok {
+		return 0
+	}
+	seconds, _ := strconv.ParseInt(s, 10, 64)
+	nanos, _ := strconv.ParseInt(ns, 10, 64)
+	return time.Unix(seconds, nanos).Sub(asked.Add(time.Since(asked) / 2))
 }

@@ -118,7 +118,7 @@ func TestAddressesAndRoutes(t *testing.T) {
 	} {
 		h := newFakeHost(t)
 		h.answers["ip -j addr"], h.answers["ip -4 -j route"], h.answers["ip -6 -j route"] = tt.addr, tt.route4, tt.route6
-		own, routes, source, err := addresses(t.Context(), h)
+		own, routes, _, source, err := addresses(t.Context(), h)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -77,6 +77,21 @@ func preflight(ctx context.Context, t *Target) error {
 
 // judge makes one error of all findings that are not ignored.
 func (t *Target) judge(findings []Finding) error {
+	if err := t.judged(findings); err != nil {
+		return fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)
+	}
+	return nil
+}
+
+// judgeAll is judge for what hosts are to each other.
+func (t *Target) judgeAll(findings []Finding) error {
+	if err := t.judged(findings); err != nil {
+		return fmt.Errorf("the hosts do not go together: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", err)
+	}
+	return nil
+}
+
+func (t *Target) judged(findings []Finding) error {
 	var all *multierror.Error
 	for _, f := range findings {
 		if f.Warning || slices.Contains(t.Ignore, "all") || slices.Contains(t.Ignore, strings.ToLower(f.Name)) {
@@ -85,10 +100,7 @@ func (t *Target) judge(findings []Finding) error {
 		}
 		all = multierror.Append(all, f)
 	}
-	if err := config.Errors(all); err != nil {
-		return fmt.Errorf("the host %s is not ready: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", t.Node.Name, err)
-	}
-	return nil
+	return config.Errors(all)
 }
 
 // checkWritable looks for file systems that are mounted read-only: nothing can be written

@@ -374,7 +374,7 @@ func (u *Up) preflight(ctx context.Context) error {
 		}
 		g.Go(func() error {
 			t, list := u.target(m)
-			t.Journal = t.Journal.only()
+			t.Journal, t.Facts.Present = t.Journal.only(), u.ownFacts(m)
 			if err := Run(ctx, Select(list, "preflight"), t, nil); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -384,6 +384,10 @@ func (u *Up) preflight(ctx context.Context) error {
 		})
 	}
 	g.Wait()
+	here := &Target{Ignore: u.Ignore, Report: u.Report, phase: "preflight"}
+	if err := here.judgeAll(u.checkAll()); err != nil {
+		all = multierror.Append(all, err)
+	}
 	if err := config.Errors(all); err != nil {
 		return &NotReadyError{err}
 	}
