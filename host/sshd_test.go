@@ -306,3 +306,26 @@ func echo(t *testing.T, network, addr string) string {
 func knownLine(addr string, key ssh.PublicKey) string {
 	return knownhosts.Line([]string{addr}, key) + "\n"
 }
+
+// wants is an error with all these words.
+func wants(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want one with %q", words)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%q is not in: %v", w, err)
+		}
+	}
+}
+
+func readAll(t *testing.T, r io.Reader) string {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
