@@ -30,7 +30,7 @@ func (l Lock) Versions(platform string) config.Versions {
 		i := strings.LastIndex(a.Name, ":")
 		name, tag := a.Name[:i], a.Name[i+1:]
 		base := name[strings.LastIndex(name, "/")+1:]
-		if base != "flannel" && !strings.HasPrefix(name, home) {
+		if base != "flannel" && name != "docker.io/library/haproxy" && !strings.HasPrefix(name, home) {
 			continue
 		}
 		switch base {
@@ -42,6 +42,8 @@ func (l Lock) Versions(platform string) config.Versions {
 			v.Pause = tag
 		case "flannel":
 			v.Flannel = tag
+		case "haproxy":
+			v.HAProxy = tag
 		}
 	}
 	return v

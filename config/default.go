@@ -13,14 +13,16 @@ type Versions struct {
 	CoreDNS    string // v1.14.2
 	Pause      string // 3.10.2
 	Flannel    string // v0.28.10
+	HAProxy    string // 2.6.12
 }
 
 // catalogue is what is used where neither the document nor a bundle says, a row for each minor
 // version of Kubernetes, the newest last. Etcd, CoreDNS and pause are those of kubeadm, constants.go.
+// haproxy is one of a branch with long support, and the same everywhere: it knows nothing of Kubernetes.
 var catalogue = []Versions{
-	{Kubernetes: "v1.34.4", Etcd: "3.6.5-0", CoreDNS: "v1.12.1", Pause: "3.10.1", Flannel: "v0.28.10"},
-	{Kubernetes: "v1.35.4", Etcd: "3.6.6-0", CoreDNS: "v1.13.1", Pause: "3.10.1", Flannel: "v0.28.10"},
-	{Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10"},
+	{Kubernetes: "v1.34.4", Etcd: "3.6.5-0", CoreDNS: "v1.12.1", Pause: "3.10.1", Flannel: "v0.28.10", HAProxy: "2.6.12"},
+	{Kubernetes: "v1.35.4", Etcd: "3.6.6-0", CoreDNS: "v1.13.1", Pause: "3.10.1", Flannel: "v0.28.10", HAProxy: "2.6.12"},
+	{Kubernetes: "v1.36.3", Etcd: "3.6.8-0", CoreDNS: "v1.14.2", Pause: "3.10.2", Flannel: "v0.28.10", HAProxy: "2.6.12"},
 }
 
 // catalogued gives the row for a version of Kubernetes; for none, and for those that validation refuses, the newest.
@@ -43,7 +45,8 @@ func minor(version string) string {
 func (c *Cluster) Versions() Versions {
 	s := c.Spec
 	_, pause, _ := strings.Cut(s.Runtime.SandboxImage, "/pause:")
-	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version}
+	_, haproxy, _ := strings.Cut(s.ControlPlane.LoadBalancer.Image, "/haproxy:")
+	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version, HAProxy: haproxy}
 }
 
 // Default fills what the document leaves open, first from v, then with what goes with its version of Kubernetes.
@@ -61,6 +64,7 @@ func (c *Cluster) Default(v Versions) {
 	if s.ControlPlane.BindPort == 0 {
 		s.ControlPlane.BindPort = 6443
 	}
+	set(&s.ControlPlane.LoadBalancer.Image, "docker.io/library/haproxy:"+first(v.HAProxy, row.HAProxy))
 	if s.Etcd.External == nil {
 		set(&s.Etcd.ImageTag, v.Etcd, row.Etcd)
 		set(&s.Etcd.DataDir, "/var/lib/etcd")
@@ -117,6 +121,28 @@ func (c *Cluster) Node(name string, role Role, f Facts) Node {
 		n.RuntimeSocket = f.Sockets[0]
 	}
 	return n
+}
+
+// InternalDomain ends the names of endpoints that the hosts of a cluster map by themselves, each in its hosts file.
+const InternalDomain = ".kubewright.internal"
+
+// InternalEndpoint is the name of such an endpoint; false where somebody else resolves the endpoint, or there is none.
+func (c *Cluster) InternalEndpoint() (name string, ok bool) {
+	name, _, err := SplitEndpoint(c.Spec.ControlPlane.Endpoint, c.Spec.ControlPlane.BindPort)
+	if err != nil || !strings.HasSuffix(name, InternalDomain) {
+		return "", false
+	}
+	return name, true
+}
+
+// ControlPlanes are the hosts of the document that are control planes and whose address is known.
+func (c *Cluster) ControlPlanes() (nodes []Node) {
+	for _, h := range c.Spec.Hosts {
+		if h.Has(ControlPlaneRole) && h.IP().IsValid() {
+			nodes = append(nodes, h)
+		}
+	}
+	return nodes
 }
 
 // ContainerdSocket is where containerd listens.

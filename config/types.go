@@ -71,6 +71,13 @@ type ControlPlane struct {
 	Endpoint string   `json:"endpoint,omitempty"`
 	CertSANs []string `json:"certSANs,omitempty"` // further names and addresses in the API server's certificate
 	BindPort int32    `json:"bindPort"`           // 6443
+	// LoadBalancer runs on the workers of a cluster with an internal endpoint (see [Cluster.InternalEndpoint]).
+	LoadBalancer LoadBalancer `json:"loadBalancer"`
+}
+
+// LoadBalancer is the haproxy that leads a worker to the API servers that are up.
+type LoadBalancer struct {
+	Image string `json:"image"` // docker.io/library/haproxy:2.6.12; not of imageRepository
 }
 
 // Component adjusts a static pod.

@@ -54,8 +54,12 @@ func (c *Cluster) Validate() error {
 	p.each("metadata.name", validation.IsDNS1123Label(c.Metadata.Name))
 	p.version("spec.kubernetesVersion", s.KubernetesVersion)
 	if e := s.ControlPlane.Endpoint; e != "" {
-		if _, _, err := SplitEndpoint(e, s.ControlPlane.BindPort); err != nil {
+		_, port, err := SplitEndpoint(e, s.ControlPlane.BindPort)
+		if err != nil {
 			p.add("spec.controlPlane.endpoint", "%v", err)
+		} else if _, ok := c.InternalEndpoint(); ok && port != s.ControlPlane.BindPort {
+			// On a control plane the name leads to its own API server.
+			p.add("spec.controlPlane.endpoint", "%s has a port other than the API servers' own: write %d, or leave it out", e, s.ControlPlane.BindPort)
 		}
 	}
 	p.port("spec.controlPlane.bindPort", s.ControlPlane.BindPort)

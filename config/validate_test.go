@@ -35,6 +35,8 @@ func TestValidateSaysWhatToWriteInstead(t *testing.T) {
 
 		"endpoint":                  {"spec: {controlPlane: {endpoint: \"https://a\"}}", `spec.controlPlane.endpoint: "https://a" is a URL: write HOST:PORT alone, without https://`},
 		"port of endpoint":          {"spec: {controlPlane: {endpoint: \"a:0\"}}", `spec.controlPlane.endpoint: "a:0": the port must be a number from 1 to 65535`},
+		"internal endpoint":         {"spec: {controlPlane: {endpoint: \"a.kubewright.internal:444\", bindPort: 444}}", ""},
+		"port of internal endpoint": {"spec: {controlPlane: {endpoint: \"a.kubewright.internal:443\"}}", `spec.controlPlane.endpoint: a.kubewright.internal:443 has a port other than the API servers' own: write 6443, or leave it out`},
 		"port":                      {"spec: {controlPlane: {bindPort: 70000}}", "spec.controlPlane.bindPort: 70000 is not a port: write a number from 1 to 65535"},
 		"names":                     {"spec: {controlPlane: {certSANs: [a, b c]}}", `spec.controlPlane.certSANs[1]: "b c" is neither an IP address nor a DNS name`},
 		"external etcd":             {"spec: {etcd: {external: {endpoints: [\"https://a:2379\"], caFile: /ca.crt, certFile: /c.crt, keyFile: /c.key}}}", ""},
@@ -151,6 +153,8 @@ func TestDefaultMakesAWorkingClusterOfNothing(t *testing.T) {
 spec:
   controlPlane:
     bindPort: 6443
+    loadBalancer:
+      image: docker.io/library/haproxy:2.6.12
   dns:
     imageTag: v1.14.2
     replicas: 2
@@ -190,11 +194,11 @@ spec:
 
 func TestDefaultsGoWithTheVersionOfKubernetes(t *testing.T) {
 	for version, want := range map[string]Versions{
-		"":         {"v1.36.3", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"},
-		"v1.36.0":  {"v1.36.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"},
-		"1.35.8":   {"v1.35.8", "3.6.6-0", "v1.13.1", "3.10.1", "v0.28.10"},
-		"v1.34.11": {"v1.34.11", "3.6.5-0", "v1.12.1", "3.10.1", "v0.28.10"},
-		"v1.37.0":  {"v1.37.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10"}, // Validate refuses it
+		"":         {"v1.36.3", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"},
+		"v1.36.0":  {"v1.36.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"},
+		"1.35.8":   {"v1.35.8", "3.6.6-0", "v1.13.1", "3.10.1", "v0.28.10", "2.6.12"},
+		"v1.34.11": {"v1.34.11", "3.6.5-0", "v1.12.1", "3.10.1", "v0.28.10", "2.6.12"},
+		"v1.37.0":  {"v1.37.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"}, // Validate refuses it
 	} {
 		c := &Cluster{Spec: Spec{KubernetesVersion: version}}
 		c.Default(Versions{})
@@ -208,11 +212,11 @@ func TestDefaultsGoWithTheVersionOfKubernetes(t *testing.T) {
 }
 
 func TestDefaultPrefersTheDocumentThenTheBundle(t *testing.T) {
-	bundle := Versions{Kubernetes: "v1.35.4", Etcd: "3.5.0-0", CoreDNS: "v1.10.0", Pause: "3.9", Flannel: "v0.27.0"}
+	bundle := Versions{Kubernetes: "v1.35.4", Etcd: "3.5.0-0", CoreDNS: "v1.10.0", Pause: "3.9", Flannel: "v0.27.0", HAProxy: "2.6.9"}
 	c := &Cluster{}
 	c.Default(bundle)
 	s := c.Spec
-	got := Versions{s.KubernetesVersion, s.Etcd.ImageTag, s.DNS.ImageTag, strings.TrimPrefix(s.Runtime.SandboxImage, "registry.k8s.io/pause:"), s.Network.CNI.Flannel.Version}
+	got := Versions{s.KubernetesVersion, s.Etcd.ImageTag, s.DNS.ImageTag, strings.TrimPrefix(s.Runtime.SandboxImage, "registry.k8s.io/pause:"), s.Network.CNI.Flannel.Version, strings.TrimPrefix(s.ControlPlane.LoadBalancer.Image, "docker.io/library/haproxy:")}
 	if got != bundle {
 		t.Errorf("from the bundle: %+v", got)
 	}
@@ -257,6 +261,18 @@ func TestNodeIsWhatTheDocumentAndTheFactsSay(t *testing.T) {
 	}
 	if !(Node{Address: "10.0.0.9"}).IP().IsValid() || (Node{}).IP().IsValid() {
 		t.Error("IP: valid for no address, or not for one")
+	}
+}
+
+func TestInternalEndpointIsByItsName(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"prod.kubewright.internal": "prod.kubewright.internal", "a.b.kubewright.internal:444": "a.b.kubewright.internal",
+		"kubewright.internal": "", "prod.kubewright.internal.example.org": "", "": "", "192.0.2.1": "",
+	} {
+		c := &Cluster{Spec: Spec{ControlPlane: ControlPlane{Endpoint: endpoint, BindPort: 6443}}}
+		if name, ok := c.InternalEndpoint(); name != want || ok != (want != "") {
+			t.Errorf("%q gives %q, %t", endpoint, name, ok)
+		}
 	}
 }
 

@@ -51,6 +51,10 @@ func fixtures() map[string]fixture {
 			config.Node{Name: "cp-1", Roles: plane, Address: "fd00::1"},
 			config.Facts{Hostname: "cp-1"},
 		},
+		"internal-endpoint": {
+			config.Node{Name: "w-1", Roles: []config.Role{config.WorkerRole}, Address: "10.0.0.9"},
+			config.Facts{Hostname: "w-1"},
+		},
 		"worker": {
 			config.Node{
 				Name: "w-1", Roles: []config.Role{config.WorkerRole}, Address: "10.0.0.9",
@@ -117,6 +121,9 @@ func outputs(t *testing.T, c *config.Cluster, n config.Node, f config.Facts) map
 	kubelet := must(KubeletConfiguration(c))
 	if n.Has(config.ControlPlaneRole) {
 		add(StaticPods(c, n, f, patches, Live{}))
+	}
+	if _, ok := c.InternalEndpoint(); ok {
+		add(HAProxy(c, n))
 	}
 	add(Kubelet(c, n, f, kubelet, patches))
 	add(KubeletUnit(f.Commands["kubelet"]), nil)

@@ -138,7 +138,7 @@ func (t *Target) fetch(ctx context.Context, artifacts []bundle.Artifact) error {
 
 // Images are those of a cluster, on all its nodes.
 func Images(c *config.Cluster) []string {
-	images := requiredImages(c, config.Node{Roles: []config.Role{config.ControlPlaneRole}})
+	images := append(requiredImages(c, config.Node{Roles: []config.Role{config.ControlPlaneRole}}), requiredImages(c, config.Node{})...)
 	slices.Sort(images)
 	return slices.Compact(images)
 }

@@ -33,6 +33,8 @@ type Discovery struct {
 	KubeletConfiguration []byte          // YAML, of all nodes
 	Lock                 []byte          // the cluster's artifact lock, YAML; nil where it has none, as those of kubeadm
 	API                  API             // with the rights of the bootstrap token
+
+	at string // HOST:PORT where it was found by token
 }
 
 // DiscoverOptions say how to find a cluster, and how to know that it is the right one.
@@ -88,7 +90,7 @@ func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, 
 	if err != nil {
 		return nil, err
 	}
-	client, err := NewClient(h, conf)
+	client, err := NewClient(d.door(h), conf)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +107,17 @@ func discover(ctx context.Context, h host.Host, o DiscoverOptions) (*Discovery, 
 		d.API = client.Within(d.Cluster.Spec.Timeouts.KubernetesAPICall.Duration)
 	}
 	return d, err
+}
+
+// door is the host, from which the server can be reached. Where that has a name that only hosts of the cluster
+// know, and this one is yet to learn it, the way leads to where the cluster was found.
+func (d *Discovery) door(h host.Host) host.Host {
+	name := strings.TrimPrefix(d.Server, "https://")
+	c := config.Cluster{Spec: config.Spec{ControlPlane: config.ControlPlane{Endpoint: name}}}
+	if _, ok := c.InternalEndpoint(); !ok || d.at == "" {
+		return h
+	}
+	return through{h, name, d.at}
 }
 
 // byToken reads cluster-info without trusting anybody and verifies it. It returns the
@@ -124,7 +137,7 @@ func (d *Discovery) byToken(ctx context.Context, h host.Host, o DiscoverOptions)
 		if err != nil {
 			return finalError{err}
 		}
-		d.Server, d.CA = server, ca
+		d.Server, d.CA, d.at = server, ca, o.Endpoint
 		return nil
 	})
 	if err != nil {

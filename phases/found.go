@@ -45,6 +45,7 @@ var laterDirs = []string{"/etc/kubernetes/tmp", "/usr/libexec/kubernetes"}
 // ownFiles are theirs in folders where others have files, too.
 var ownFiles = []string{
 	pki.AdminConf, pki.SuperAdminConf, pki.KubeletConf, pki.BootstrapKubeletConf, pki.ControllerManagerConf, pki.SchedulerConf,
+	manifests.LoadBalancerConfig,
 	"/etc/cni/net.d/10-flannel.conflist", "/opt/cni/bin/flannel", "/run/xtables.lock",
 }
 

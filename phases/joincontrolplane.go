@@ -23,7 +23,8 @@ func JoinControlPlane() []Phase {
 		Phase{Name: "mirrors", Short: "tell the container runtime where to pull images from", After: []string{"install", "check-etcd"}, Run: joinMirrors},
 		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"ledger", "check-etcd"}, Run: joinCerts},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: inCluster(joinKubeconfig)},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "mirrors", "kubeconfig"}, Run: joinKubelet},
+		Phase{Name: "endpoint", Short: "have the host know the cluster's endpoint, where no other resolves it", After: []string{"ledger", "check-etcd"}, Run: joinEndpoint},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "mirrors", "kubeconfig", "endpoint"}, Run: joinKubelet},
 		Phase{Name: "etcd/join", Short: "become a member of etcd that does not vote yet, and write its manifest", After: []string{"images", "kubelet-start"}, Run: inCluster(etcdJoin)},
 		Phase{Name: "etcd/promote", Short: "wait until etcd on this host has caught up, and let it vote", After: []string{"etcd/join"}, Run: inCluster(etcdPromote)},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"etcd/promote"}, Run: inCluster(staticPods(manifests.APIServer))},
@@ -105,13 +106,13 @@ func admit(ctx context.Context, t *Target, key addons.CertificateKey) (*Admissio
 		}
 	}
 	a.Files = externalEtcdFiles(t.Cluster, shared)
-	return a, a.connect(t.Host, t.Cluster, d.Server)
+	return a, a.connect(t.Host, t.Cluster, d)
 }
 
 // connect gives an Admission the doors that its secrets open. With an external CA there may
 // be nothing yet to open them with: then certs ends with the requests to have signed.
-func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error {
-	conf, err := a.Secrets.ClientConfigAt(server)
+func (a *Admission) connect(h host.Host, c *config.Cluster, d *Discovery) error {
+	conf, err := a.Secrets.ClientConfigAt(d.Server)
 	local, localErr := a.Secrets.ClientConfig()
 	if err := errors.Join(err, localErr); err != nil {
 		if !a.Secrets.ExternalCA() {
@@ -120,7 +121,7 @@ func (a *Admission) connect(h host.Host, c *config.Cluster, server string) error
 		a.API, a.Local = NoAPI{err}, NoAPI{err}
 	} else {
 		limit := c.Spec.Timeouts.KubernetesAPICall.Duration
-		api, err := NewClient(h, conf)
+		api, err := NewClient(d.door(h), conf)
 		if err != nil {
 			return err
 		}

@@ -60,18 +60,19 @@ type Step struct {
 type Kind string
 
 const (
-	aFile    Kind = "file"    // Name is a path; folders and links are files
-	aSysctl  Kind = "sysctl"  // Name is dotted
-	aUnit    Kind = "unit"    // "enabled active"
-	anImage  Kind = "image"   // imported into the runtime
-	aCommand Kind = "command" // Argv
-	aStart   Kind = "start"   // of a unit, done
-	aMember  Kind = "etcd"    // Name says what is asked of etcd
-	aData    Kind = "data"    // Name is the folder of etcd's data
-	aHook    Kind = "hook"    // Name is a command of the user's that has succeeded
-	aLock    Kind = "lock"    // Name is lockName, After the artifact lock that the host is made from
-	before   Kind = "found"
-	written  Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
+	aFile     Kind = "file"    // Name is a path; folders and links are files
+	aSysctl   Kind = "sysctl"  // Name is dotted
+	aUnit     Kind = "unit"    // "enabled active"
+	anImage   Kind = "image"   // imported into the runtime
+	someLines Kind = "lines"   // Name is a path, Before the digest of all of it, After our lines in it
+	aCommand  Kind = "command" // Argv
+	aStart    Kind = "start"   // of a unit, done
+	aMember   Kind = "etcd"    // Name says what is asked of etcd
+	aData     Kind = "data"    // Name is the folder of etcd's data
+	aHook     Kind = "hook"    // Name is a command of the user's that has succeeded
+	aLock     Kind = "lock"    // Name is lockName, After the artifact lock that the host is made from
+	before    Kind = "found"
+	written   Kind = "stamp" // After is the digest of what was written to Name, Stamp that of the file then
 )
 
 type stamp struct{ stamp, digest string }

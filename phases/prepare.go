@@ -316,17 +316,22 @@ func (t *Target) wantedImages() []bundle.Artifact {
 	}
 	var wanted []bundle.Artifact
 	for _, a := range t.Bundle.Images(t.Platform()) {
-		if t.controlPlane() || !manifests.IsControlPlaneImage(a.Name) {
+		switch {
+		case a.Name == t.Cluster.Spec.ControlPlane.LoadBalancer.Image && !t.runsLoadBalancer():
+		case t.controlPlane() || !manifests.IsControlPlaneImage(a.Name):
 			wanted = append(wanted, a)
 		}
 	}
 	return wanted
 }
 
-// imports are the images that this host will run and has not. A runtime that does not
-// answer has none.
+// imports are the images that this host will run and has not.
 func (t *Target) imports(ctx context.Context) []bundle.Artifact {
-	wanted := t.wantedImages()
+	return t.absent(ctx, t.wantedImages())
+}
+
+// absent are those of the images that the host has not. A runtime that does not answer has none.
+func (t *Target) absent(ctx context.Context, wanted []bundle.Artifact) []bundle.Artifact {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if absent, err := bundle.Present(ctx, t.dialRuntime, wanted); err == nil {
@@ -345,7 +350,10 @@ func images(ctx context.Context, t *Target) error {
 	if t.Bundle == nil || t.engine() != containerd {
 		return nil
 	}
-	wanted := t.imports(ctx)
+	return t.importImages(ctx, t.imports(ctx))
+}
+
+func (t *Target) importImages(ctx context.Context, wanted []bundle.Artifact) error {
 	var steps []Step
 	for _, a := range wanted {
 		steps = append(steps, Step{Kind: anImage, Name: a.Name, After: a.Digest})
@@ -379,6 +387,8 @@ func requiredImages(c *config.Cluster, n config.Node) []string {
 	list := append([]string{c.Spec.Runtime.SandboxImage}, addons.Images(c)...)
 	if n.Has(config.ControlPlaneRole) {
 		list = append(list, manifests.Images(c)...)
+	} else if _, ok := c.InternalEndpoint(); ok {
+		list = append(list, c.Spec.ControlPlane.LoadBalancer.Image)
 	}
 	return list
 }

@@ -35,6 +35,9 @@ func restore(ctx context.Context, t *Target) error {
 	if err := t.restoreFiles(ctx, t.Journal.things(aFile), kept); err != nil {
 		return err
 	}
+	if err := t.restoreLines(ctx); err != nil {
+		return err
+	}
 	if err := t.restoreSysctls(ctx); err != nil {
 		return err
 	}
@@ -61,7 +64,7 @@ func (t *Target) nameForgotten(ctx context.Context) error {
 	for _, f := range slices.Concat(manifests.KubeletUnit(""), manifests.Prerequisites(false), []host.File{manifests.ContainerdUnit(), manifests.Containerd(""), manifests.Crictl(""), manifests.CRIO("")}) {
 		paths = append(paths, f.Path)
 	}
-	paths = append(paths, manifests.CertsDir)
+	paths = append(paths, manifests.CertsDir, manifests.LoadBalancerConfig)
 	infos, err := t.Host.Stat(ctx, paths...)
 	if err != nil {
 		return err

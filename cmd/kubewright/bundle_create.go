@@ -113,7 +113,11 @@ func (o *createOptions) run(ctx context.Context, to string, out output) error {
 	if err != nil {
 		return misuse(err)
 	}
-	images := slices.DeleteFunc(append(phases.Images(c), o.images...), func(image string) bool {
+	images := phases.Images(c)
+	if lb := c.Spec.ControlPlane.LoadBalancer.Image; c.Spec.ControlPlane.Endpoint == "" && (o.config == "" || c.Spec.Provider.Name != "") {
+		images = append(images, lb) // "up" gives such a cluster an internal endpoint
+	}
+	images = slices.DeleteFunc(append(images, o.images...), func(image string) bool {
 		return o.role != "" && manifests.IsControlPlaneImage(image)
 	})
 	view := newView(out)

@@ -23,11 +23,12 @@ const ProbeImage = "kubewright.test/probe:v1"
 // image says what a container image is packed from. Names and tags are upstream's.
 type image struct {
 	name       string
-	debian     bool              // over the small Debian root
+	debian     []string          // over these packages of Debian, and what they need
 	busybox    []string          // with busybox under these names
 	binaries   map[string]string // path in the image -> binary, see [Builder.Binary]
 	entrypoint string
 	user       string
+	stop       string // the signal that ends it; empty: SIGTERM
 }
 
 func images() []image {
@@ -36,7 +37,7 @@ func images() []image {
 			binaries: map[string]string{"usr/local/bin/" + name: name}, entrypoint: "/usr/local/bin/" + name}
 	}
 	proxy := kube("kube-proxy")
-	proxy.debian = true
+	proxy.debian = networkPackages()
 	return []image{
 		kube("kube-apiserver"), kube("kube-controller-manager"), kube("kube-scheduler"), proxy,
 		{name: "registry.k8s.io/etcd:3.6.8-0", binaries: map[string]string{
@@ -44,9 +45,10 @@ func images() []image {
 		{name: "registry.k8s.io/pause:3.10.2", binaries: map[string]string{"pause": pauseBinary}, entrypoint: "/pause", user: "65535:65535"},
 		// Upstream's runs as a user whose file has the capability to bind port 53. As root, the pod's own NET_BIND_SERVICE is enough.
 		{name: "registry.k8s.io/coredns/coredns:" + CoreDNSVersion, binaries: map[string]string{"coredns": "coredns"}, entrypoint: "/coredns"},
-		{name: "ghcr.io/flannel-io/flannel:" + FlannelVersion, debian: true, entrypoint: "/opt/bin/flanneld",
+		{name: "ghcr.io/flannel-io/flannel:" + FlannelVersion, debian: networkPackages(), entrypoint: "/opt/bin/flanneld",
 			binaries: map[string]string{"opt/bin/flanneld": "flanneld", "opt/bin/install-conf": "install-conf"}},
 		{name: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", busybox: []string{"cp", "sh"}, binaries: map[string]string{"flannel": "cni/flannel"}},
+		{name: "docker.io/library/haproxy:" + HAProxyVersion, debian: []string{"haproxy"}, user: "99:99", stop: "SIGUSR1"},
 		{name: ProbeImage, busybox: probeCommands(), entrypoint: "/bin/sh"},
 	}
 }
@@ -57,11 +59,17 @@ func probeCommands() []string {
 		tar tee test timeout touch tr traceroute true umount uname uniq vi wc wget which xargs yes awk basename`)
 }
 
-// What the images over Debian hold: iptables in both variants and nftables, and what else kube-proxy and flannel run.
-func imagePackages() (want, without []string) {
-	return strings.Fields("iptables nftables conntrack ipset kmod iproute2 dash coreutils"),
-		// Their maintainer scripts run these; no container does.
-		strings.Fields("debconf dpkg perl-base init-system-helpers")
+// HAProxyVersion is that of Debian's package, and so of the image whose name ours has.
+const HAProxyVersion = "2.6.12"
+
+// networkPackages are iptables in both variants and nftables, and what else kube-proxy and flannel run.
+func networkPackages() []string {
+	return strings.Fields("iptables nftables conntrack ipset kmod iproute2 dash coreutils")
+}
+
+// unpacked are what maintainer scripts run, and no container does.
+func unpacked() []string {
+	return strings.Fields("debconf dpkg perl-base init-system-helpers adduser lsb-base")
 }
 
 //go:embed hostfiles/pause.c
@@ -75,7 +83,7 @@ type packer struct {
 	*Builder
 	dir    string // for layers, until the images are in the bundle
 	rootfs string
-	debian v1.Layer
+	debian map[string]v1.Layer // by what is wanted in it
 }
 
 func (b *Builder) newPacker(ctx context.Context, dir string) (*packer, error) {
@@ -83,18 +91,20 @@ func (b *Builder) newPacker(ctx context.Context, dir string) (*packer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &packer{Builder: b, dir: dir, rootfs: rootfs}
-	p.debian, err = p.debianLayer()
-	return p, err
+	return &packer{Builder: b, dir: dir, rootfs: rootfs, debian: map[string]v1.Layer{}}, nil
 }
 
-func (p *packer) debianLayer() (v1.Layer, error) {
+// debianLayer holds packages with what they need; images that want the same share it.
+func (p *packer) debianLayer(want []string) (v1.Layer, error) {
+	name := "debian-" + want[0]
+	if l, ok := p.debian[name]; ok {
+		return l, nil
+	}
 	status, err := os.ReadFile(filepath.Join(p.rootfs, "var/lib/dpkg/status"))
 	if err != nil {
 		return nil, err
 	}
-	want, without := imagePackages()
-	packages, err := closure(parseStatus(string(status)), without, want...)
+	packages, err := closure(parseStatus(string(status)), unpacked(), want...)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +116,8 @@ func (p *packer) debianLayer() (v1.Layer, error) {
 	for _, f := range files {
 		entries = append(entries, entry{path: f, from: filepath.Join(p.rootfs, f)})
 	}
-	return writeLayer(filepath.Join(p.dir, "debian.tar"), entries)
+	p.debian[name], err = writeLayer(filepath.Join(p.dir, name+".tar"), entries)
+	return p.debian[name], err
 }
 
 // image packs one image. Its layers stay in p.dir.
@@ -130,8 +141,12 @@ func (p *packer) image(ctx context.Context, i image) (v1.Image, error) {
 		return nil, fmt.Errorf("image %s: %w", i.name, err)
 	}
 	layers := []v1.Layer{own}
-	if i.debian {
-		layers = []v1.Layer{p.debian, own}
+	if i.debian != nil {
+		debian, err := p.debianLayer(i.debian)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", i.name, err)
+		}
+		layers = []v1.Layer{debian, own}
 	}
 
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
@@ -145,7 +160,7 @@ func (p *packer) image(ctx context.Context, i image) (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
-	config.Config = v1.Config{User: i.user, WorkingDir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
+	config.Config = v1.Config{User: i.user, StopSignal: i.stop, WorkingDir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
 	if i.entrypoint != "" {
 		config.Config.Entrypoint = []string{i.entrypoint}
 	}
