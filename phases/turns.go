@@ -3,6 +3,8 @@ package phases
 import (
 	"context"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -83,8 +85,8 @@ func (t *Target) takeTurn(ctx context.Context, restarts []host.File) error {
 		return nil
 	}
 	for _, f := range restarts {
-		name, ok := strings.CutPrefix(f.Path, manifests.ManifestDir+"/")
-		if !ok {
+		name := strings.TrimSuffix(path.Base(f.Path), ".yaml")
+		if !slices.Contains(manifests.Names(), name) || f.Path != manifests.Path(name) {
 			continue
 		}
 		taken, err := t.Turns.take(ctx, t.Node.Name, t.Turns.controlPlanes)
@@ -96,7 +98,7 @@ func (t *Target) takeTurn(ctx context.Context, restarts []host.File) error {
 				return err
 			}
 		}
-		if err := t.remember(ctx, strings.TrimSuffix(name, ".yaml")); err != nil {
+		if err := t.remember(ctx, name); err != nil {
 			return err
 		}
 	}

@@ -230,14 +230,14 @@ func (u *Up) makeSecrets() error {
 	return nil
 }
 
-// through dials a control plane's own address on the control plane, whatever name or address of
+// ownAddress dials a control plane's own address on the control plane, whatever name or address of
 // the cluster was asked for.
-type through struct {
+type ownAddress struct {
 	host.Host
 	address string
 }
 
-func (h through) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (h ownAddress) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -252,14 +252,14 @@ type anyOf struct {
 }
 
 func (a anyOf) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := through{a.u.leader.Host, a.u.leader.Node.Address}.Dial(ctx, network, addr)
+	conn, err := ownAddress{a.u.leader.Host, a.u.leader.Node.Address}.Dial(ctx, network, addr)
 	for _, m := range a.u.answering() {
 		if err == nil {
 			break
 		}
 		if m != a.u.leader && a.u.members[m] {
 			var e error
-			if conn, e = (through{m.Host, m.Node.Address}).Dial(ctx, network, addr); e == nil {
+			if conn, e = (ownAddress{m.Host, m.Node.Address}).Dial(ctx, network, addr); e == nil {
 				err = nil
 			}
 		}
