@@ -14,7 +14,7 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
+	sshagent "golang.org/x/crypto/ssh/agent"
 )
 
 // defaultIdentities are ssh's own, in ~/.ssh.
@@ -153,7 +153,7 @@ func (c *SSHClient) login(ctx context.Context, e endpoint, unlock func(*key) (ss
 		conn, err := d.DialContext(ctx, "unix", e.agent)
 		if err == nil {
 			l.agent = conn
-			order, err = agent.NewClient(conn).Signers()
+			order, err = sshagent.NewClient(conn).Signers()
 		}
 		if err != nil {
 			l.tried = append(l.tried, fmt.Sprintf("the agent at %s (it did not answer: %v)", e.agent, err))
