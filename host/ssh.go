@@ -227,7 +227,7 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 		waited = true
 		timer.Stop() // nobody types a passphrase against the clock
 		defer timer.Reset(c.connect)
-		return wait(ctx, func() (ssh.Signer, error) { return k.unlock(c.ask()) })
+		return wait(ctx, func() (ssh.Signer, error) { return k.unlock(c.ask()) }, nil)
 	})
 	defer login.close()
 	var hostKey error
@@ -270,8 +270,9 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 	return l, nil
 }
 
-// wait returns what f does, or earlier with ctx's error: f cannot be interrupted.
-func wait[T any](ctx context.Context, f func() (T, error)) (T, error) {
+// wait returns what f does, or earlier with ctx's error: f cannot be interrupted. What f gives
+// too late is dropped.
+func wait[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -285,6 +286,11 @@ func wait[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	case r := <-done:
 		return r.v, r.err
 	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil && drop != nil {
+				drop(r.v)
+			}
+		}()
 		var none T
 		return none, context.Cause(ctx)
 	}

@@ -181,12 +181,12 @@ func (c *SSHClient) route(e endpoint, seen ...string) ([]endpoint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e, err)
 		}
-		if len(e.jumps) == 1 && (name == e.name || name == e.address) {
-			continue // "Host *" with ProxyJump is for the jump host, too
-		}
 		hop, err := c.endpoint(name, to)
 		if err != nil {
 			return nil, fmt.Errorf("%s: jump host: %w", e, err)
+		}
+		if len(e.jumps) == 1 && hop.addr() == e.addr() {
+			continue // "Host *" with ProxyJump is for the jump host, too
 		}
 		if slices.Contains(seen, hop.addr()) {
 			return nil, fmt.Errorf("%s: ProxyJump goes in a circle at %s", e, hop)

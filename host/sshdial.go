@@ -42,15 +42,11 @@ func (e *prohibitedError) Error() string {
 	return fmt.Sprintf("the SSH server forbids forwarding (%s): set AllowTcpForwarding to yes or local in its sshd_config, and look at DisableForwarding, PermitOpen and the key's own options", e.words)
 }
 
+func closeLate(conn net.Conn) { conn.Close() }
+
 // dialTCP asks the server for a connection.
 func (l *link) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := wait(ctx, func() (net.Conn, error) {
-		conn, err := l.client.Dial("tcp", addr)
-		if err == nil && ctx.Err() != nil {
-			conn.Close()
-		}
-		return conn, err
-	})
+	conn, err := wait(ctx, func() (net.Conn, error) { return l.client.Dial("tcp", addr) }, closeLate)
 	var refused *ssh.OpenChannelError
 	switch {
 	case err == nil:

@@ -3,49 +3,141 @@ package host
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
 )
 
-type input struct {
+// A channel that was closed on this side still blocks its readers and writers until the server has
+// closed it, too, and OpenSSH does not as long as the program runs. So a shell's streams have a
+// goroutine each, which ends when the server agrees or the connection ends; whoever waits here goes at once.
+
+// stream is what comes from a shell, or from sudo before.
+type stream struct {
 	*link
-	ctx context.Context // of the program: it ends all
-	w   ssh.Channel
+	ctx  context.Context // of the shell
+	hold int             // bytes that are read ahead
+
+	mu    sync.Mutex
+	moved sync.Cond
+	buf   bytes.Buffer
+	err   error // what comes after buf
+
+	word  string // heard when it has come for the second time
+	heard func()
 }
 
-func (i *input) Write(b []byte) (int, error) {
-	n, err := i.w.Write(b)
-	return n, i.ended(i.ctx, err)
+func newStream(l *link, ctx context.Context, r io.Reader, hold int) *stream {
+	s := &stream{link: l, ctx: ctx, hold: hold}
+	s.moved.L = &s.mu
+	go func() {
+		b := make([]byte, 32<<10)
+		for {
+			n, err := r.Read(b)
+			if !s.add(b[:n], err) {
+				return
+			}
+		}
+	}()
+	return s
 }
 
-func (i *input) Close() error {
-	if err := i.w.CloseWrite(); err != nil && !errors.Is(err, io.EOF) {
-		return i.ended(i.ctx, err)
+func (s *stream) add(b []byte, err error) (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return false
 	}
-	return nil
+	s.buf.Write(b)
+	if s.heard != nil && bytes.Count(s.buf.Bytes(), []byte(s.word)) > 1 {
+		go s.heard()
+		s.heard = nil
+	}
+	s.err = s.ended(s.ctx, err)
+	s.moved.Broadcast()
+	for s.buf.Len() > s.hold && s.err == nil {
+		s.moved.Wait()
+	}
+	return s.err == nil
+}
+
+func (s *stream) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.buf.Len() == 0 && s.err == nil {
+		s.moved.Wait()
+	}
+	if s.buf.Len() == 0 {
+		return 0, s.err
+	}
+	n, _ := s.buf.Read(b)
+	s.moved.Broadcast()
+	return n, nil
+}
+
+// stop ends it for who reads here.
+func (s *stream) stop(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = s.ended(s.ctx, err)
+	}
+	s.moved.Broadcast()
+}
+
+// listen calls f when a word comes for the second time; an empty one: no more, and what has come is dropped.
+func (s *stream) listen(word string, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.word, s.heard = word, f; word == "" {
+		s.buf.Reset()
+	}
+}
+
+// rest waits for the end, and returns the beginning of what nobody has read.
+func (s *stream) rest() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.err == nil && s.buf.Len() < s.hold {
+		s.moved.Wait()
+	}
+	b := s.buf.Bytes()
+	return string(b[:min(len(b), maxOutput)])
+}
+
+// ended is what a reader or writer of a shell returns instead of err: why there is no connection,
+// or why it was not wanted any more.
+func (l *link) ended(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case l.cause() != nil:
+		return l.cause()
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", l.endpoint, context.Cause(ctx))
+	}
+	return err
 }
 
 // output is the program's. What a login shell prints before (a greeting in .bashrc) is left out:
 // the program's output begins after a line with the word.
 type output struct {
-	*link
-	ctx   context.Context
-	r     io.Reader
+	*stream
 	word  string
 	way   int
-	errs  *stderr
+	errs  *stream
+	input ssh.Channel
 	seen  bool
-	early []byte // read until the word has come, then what came with it
+	early []byte // until the word has come; then what came with it
 	err   error
 }
 
 func (o *output) Read(b []byte) (int, error) {
-	if err := o.await(o.ctx); err != nil {
+	if err := o.await(); err != nil {
 		return 0, err
 	}
 	if len(o.early) > 0 {
@@ -53,22 +145,23 @@ func (o *output) Read(b []byte) (int, error) {
 		o.early = o.early[n:]
 		return n, nil
 	}
-	n, err := o.r.Read(b)
-	return n, o.ended(o.ctx, err)
+	return o.stream.Read(b)
 }
 
-// await reads until the program has started. The end of ctx closes the channel, by whoever made it.
-func (o *output) await(ctx context.Context) error {
+// await reads until the program has started.
+func (o *output) await() error {
 	b := make([]byte, 4<<10)
 	for !o.seen && o.err == nil {
-		n, err := o.r.Read(b)
+		n, err := o.stream.Read(b)
 		o.early = append(o.early, b[:n]...)
 		if i := bytes.Index(o.early, []byte(o.word+"\n")); i >= 0 {
 			o.early, o.seen = o.early[i+len(o.word)+1:], true
 		} else if len(o.early) > 1<<20 {
 			o.err = fmt.Errorf("%s: its login shell prints without an end: %q", o.endpoint, o.early[:80])
+		} else if err == io.EOF {
+			o.err = o.refusal()
 		} else if err != nil {
-			o.err = o.ended(ctx, o.refusal())
+			o.err = err
 		}
 	}
 	return o.err
@@ -76,7 +169,7 @@ func (o *output) await(ctx context.Context) error {
 
 // refusal says why the program did not start.
 func (o *output) refusal() error {
-	text := strings.TrimSpace(strings.ReplaceAll(o.errs.finish(), o.word, ""))
+	text := strings.TrimSpace(strings.ReplaceAll(o.errs.rest(), o.word, ""))
 	if text == "" {
 		text = strings.TrimSpace(string(o.early)) // "This account is currently not available."
 	}
@@ -86,103 +179,61 @@ func (o *output) refusal() error {
 	return &sudoError{where: o.endpoint, text: text, password: o.way == sudoPassword}
 }
 
-// stderr is what sudo says, then the program's. A goroutine reads it from the start, so that both
-// streams can be watched while sudo makes up its mind.
-type stderr struct {
+// input is the program's.
+type input struct {
 	*link
-	ctx context.Context
-	r   io.Reader
-
-	mu      sync.Mutex
-	moved   *sync.Cond
-	buf     []byte
-	err     error // the end
-	discard bool
-
-	word   string
-	times  int
-	listen func()
+	ctx     context.Context
+	channel ssh.Channel
+	once    sync.Once
+	ask     chan []byte
+	done    chan error
+	stopped chan struct{}
 }
 
-const stderrHeld = 1 << 20
-
-func newStderr(l *link, ctx context.Context, r io.Reader) *stderr {
-	e := &stderr{link: l, ctx: ctx, r: r}
-	e.moved = sync.NewCond(&e.mu)
-	go e.pump()
-	return e
+func newInput(l *link, ctx context.Context, channel ssh.Channel) *input {
+	i := &input{link: l, ctx: ctx, channel: channel, ask: make(chan []byte), done: make(chan error, 1), stopped: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case b := <-i.ask:
+				_, err := channel.Write(b)
+				i.done <- err
+			case <-i.stopped:
+				return
+			}
+		}
+	}()
+	return i
 }
 
-func (e *stderr) pump() {
-	b := make([]byte, 16<<10)
-	for {
-		n, err := e.r.Read(b)
-		e.mu.Lock()
-		e.buf = append(e.buf, b[:n]...)
-		if e.listen != nil && bytes.Count(e.buf, []byte(e.word)) >= e.times {
-			go e.listen()
-			e.listen = nil
+// Write is for one goroutine at a time.
+func (i *input) Write(b []byte) (n int, err error) {
+	for part := range slices.Chunk(b, 256<<10) {
+		part = bytes.Clone(part) // the caller may use its own again, though this one hangs
+		select {
+		case i.ask <- part:
+		case <-i.stopped:
+			return n, i.ended(i.ctx, io.ErrClosedPipe)
+		}
+		select {
+		case err = <-i.done:
+		case <-i.stopped:
+			err = io.ErrClosedPipe
 		}
 		if err != nil {
-			e.err = e.ended(e.ctx, err)
+			return n, i.ended(i.ctx, err)
 		}
-		e.moved.Broadcast()
-		for len(e.buf) > stderrHeld && !e.discard && e.err == nil {
-			e.moved.Wait()
-		}
-		over := e.err != nil
-		e.mu.Unlock()
-		if over {
-			return
-		}
+		n += len(part)
 	}
-}
-
-func (e *stderr) Read(b []byte) (int, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for len(e.buf) == 0 && e.err == nil {
-		e.moved.Wait()
-	}
-	if len(e.buf) == 0 {
-		return 0, e.err
-	}
-	n := copy(b, e.buf)
-	e.buf = e.buf[n:]
-	e.moved.Broadcast()
 	return n, nil
 }
 
-// watch calls f when a word has come so many times.
-func (e *stderr) watch(word string, times int, f func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.word, e.times, e.listen = word, times, f
-}
+func (i *input) stop() { i.once.Do(func() { close(i.stopped) }) }
 
-// forget drops what sudo said.
-func (e *stderr) forget() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.buf, e.listen = nil, nil
-}
-
-// finish waits for the end, and returns what has not been read.
-func (e *stderr) finish() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.discard = true
-	e.moved.Broadcast()
-	for e.err == nil {
-		e.moved.Wait()
+// Close is the end of the program's input.
+func (i *input) Close() error {
+	if err := i.channel.CloseWrite(); err != nil && err != io.EOF {
+		return i.ended(i.ctx, err)
 	}
-	return string(e.buf[:min(len(e.buf), maxOutput)])
-}
-
-// abandon lets the pump end though nobody reads.
-func (e *stderr) abandon() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.discard = true
-	e.moved.Broadcast()
+	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"strings"
 	"syscall"
@@ -57,13 +56,7 @@ func (s *SSH) dialUnix(ctx context.Context, path string) (net.Conn, error) {
 			return nil, err
 		}
 	}
-	conn, err := wait(ctx, func() (net.Conn, error) {
-		conn, err := s.client.Dial("unix", at)
-		if err == nil && ctx.Err() != nil {
-			conn.Close()
-		}
-		return conn, err
-	})
+	conn, err := wait(ctx, func() (net.Conn, error) { return s.client.Dial("unix", at) }, closeLate)
 	var refused *ssh.OpenChannelError
 	if !errors.As(err, &refused) {
 		if err != nil {
@@ -88,7 +81,7 @@ func (s *SSH) dialUnix(ctx context.Context, path string) (net.Conn, error) {
 func socketError(state, words string) error {
 	switch state {
 	case "absent":
-		return fs.ErrNotExist
+		return syscall.ENOENT
 	case "silent":
 		return syscall.ECONNREFUSED
 	}

@@ -56,7 +56,7 @@ func (s *SSH) Shell(ctx context.Context, program string) (*Pipe, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = pipe.Out.(*output).await(ctx)
+		err = pipe.Out.(*output).await()
 		if err == nil {
 			s.root.way = sudoFree
 			return pipe, nil
@@ -120,56 +120,66 @@ func (s *SSH) start(ctx context.Context, way int, program, password string) (*Pi
 		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
 	}
 	go ssh.DiscardRequests(requests)
-	stop := context.AfterFunc(ctx, func() { channel.Close() })
-	errs := newStderr(s.link, ctx, channel.Stderr())
+	in, errs := newInput(s.link, ctx, channel), newStream(s.link, ctx, channel.Stderr(), 1<<20)
+	out := &output{stream: newStream(s.link, ctx, channel, 64<<10), word: word, way: way, errs: errs, input: channel}
+	end := func(why error) {
+		in.stop()
+		out.stop(why)
+		errs.stop(why)
+		channel.Close()
+	}
+	stop := context.AfterFunc(ctx, func() { end(context.Canceled) })
 	closing := func() error {
 		stop()
-		errs.abandon()
-		if err := channel.Close(); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
+		end(io.ErrClosedPipe)
 		return nil
 	}
 	failed := func(err error) (*Pipe, error) {
 		closing()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
 	}
-	ok, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{command}))
+	ok, err := wait(ctx, func() (bool, error) {
+		return channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{command}))
+	}, nil)
 	if err == nil && !ok {
 		err = errors.New("the server does not let this user run commands (ForceCommand, or a restricted key)")
 	}
 	if err != nil {
-		return failed(s.lost(err))
+		return failed(s.ended(ctx, err))
 	}
-	out := &output{link: s.link, ctx: ctx, r: channel, word: word, way: way, errs: errs}
 	if program == "" {
 		program = "\n"
 	}
 	if way == sudoPassword {
-		// A second prompt says that the password was wrong, and that sudo waits for another.
-		errs.watch(word, 2, func() { channel.Close() })
-		if _, err := io.WriteString(channel, password+"\n"); err != nil && s.cause() != nil {
-			return failed(s.lost(err))
-		}
-		timed, cancel := context.WithTimeoutCause(ctx, starting, errors.New("sudo did not go on for a minute; see what it waits for with `sudo -k -S true` there"))
-		defer cancel()
-		expire := context.AfterFunc(timed, func() { channel.Close() })
-		err := out.await(timed)
-		expire()
-		if err != nil {
+		if err := s.enterPassword(ctx, in, out, password); err != nil {
 			closing()
 			return nil, err
 		}
-		errs.forget()
 		program = "BEGIN-" + word + "\n" + program
 	}
-	if _, err := io.WriteString(channel, program); err != nil && s.cause() != nil {
-		return failed(s.lost(err))
+	if _, err := io.WriteString(in, program); err != nil && (s.cause() != nil || ctx.Err() != nil) {
+		closing()
+		return nil, err
 	} // else sudo has ended, and Out says why
-	return &Pipe{In: &input{s.link, ctx, channel}, Out: out, Err: errs, Close: closing}, nil
+	return &Pipe{In: in, Out: out, Err: errs, Close: closing}, nil
+}
+
+// enterPassword returns when sudo has started the shell.
+func (s *SSH) enterPassword(ctx context.Context, in io.Writer, out *output, password string) error {
+	// A second prompt says that the password was wrong, and that sudo waits for another.
+	out.errs.listen(out.word, func() { out.input.CloseWrite() })
+	slow := time.AfterFunc(starting, func() {
+		out.stop(fmt.Errorf("%s: sudo did not go on for %s: see what it waits for with `sudo -k -S true` there", s.endpoint, starting))
+	})
+	defer slow.Stop()
+	if _, err := io.WriteString(in, password+"\n"); err != nil && (s.cause() != nil || ctx.Err() != nil) {
+		return err
+	}
+	if err := out.await(); err != nil {
+		return err
+	}
+	out.errs.listen("", nil)
+	return nil
 }
 
 // open is OpenChannel that a context can leave.
@@ -180,10 +190,10 @@ func (l *link) open(ctx context.Context, kind string, data []byte) (ssh.Channel,
 	}
 	o, err := wait(ctx, func() (opened, error) {
 		channel, requests, err := l.client.OpenChannel(kind, data)
-		if err == nil && ctx.Err() != nil {
-			channel.Close()
-		}
 		return opened{channel, requests}, err
+	}, func(o opened) {
+		go ssh.DiscardRequests(o.requests)
+		o.channel.Close()
 	})
 	if err != nil && ctx.Err() == nil {
 		err = l.lost(err)
@@ -195,19 +205,6 @@ func (l *link) open(ctx context.Context, kind string, data []byte) (ssh.Channel,
 func (l *link) lost(err error) error {
 	if cause := l.cause(); cause != nil {
 		return cause
-	}
-	return err
-}
-
-// ended is what a reader or writer of a shell returns instead of err.
-func (l *link) ended(ctx context.Context, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case l.cause() != nil:
-		return l.cause()
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", l.endpoint, context.Cause(ctx))
 	}
 	return err
 }

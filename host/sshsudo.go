@@ -53,7 +53,7 @@ func (c *SSHClient) askPassword(ctx context.Context, e endpoint) (string, error)
 	}
 	text, err := wait(ctx, func() (string, error) {
 		return ask(fmt.Sprintf("Password of %s for sudo (the same on all hosts): ", e.user))
-	})
+	}, nil)
 	switch {
 	case err != nil:
 		return "", err

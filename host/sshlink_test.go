@@ -1,0 +1,345 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// line is a way to a server that can be cut without a word, as by a firewall.
+type line struct {
+	net.Listener
+	cut   atomic.Bool
+	count atomic.Int32 // connections so far
+}
+
+func startLine(t *testing.T, to string) *line {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	way := &line{Listener: l}
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			way.count.Add(1)
+			far, err := net.Dial("tcp", to)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			go way.carry(far, near)
+			go way.carry(near, far)
+		}
+	}()
+	return way
+}
+
+func (l *line) carry(to, from net.Conn) {
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		if l.cut.Load() {
+			return // and the connections stay open
+		}
+		if _, werr := to.Write(b[:n]); werr != nil || err != nil {
+			to.Close()
+			return
+		}
+	}
+}
+
+func (l *line) port() int32 { return int32(l.Addr().(*net.TCPAddr).Port) }
+
+func TestADeadLinkEndsEverythingThatWaits(t *testing.T) {
+	sshHome(t)
+	server := startSSHD(t)
+	way := startLine(t, server.addr())
+	c := newClient(t, SSHOptions{AcceptNew: true})
+	c.silence = 300 * time.Millisecond
+	to := server.to("root")
+	to.Port = way.port()
+	h, err := c.Connect(t.Context(), "one", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	reads, err := h.Shell(t.Context(), "echo on; exec cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes, err := h.Shell(t.Context(), "exec cat >/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(reads.Out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	way.cut.Store(true)
+	var all sync.WaitGroup
+	for _, what := range []func() error{
+		func() error { _, err := reads.Out.Read(make([]byte, 1)); return err },
+		func() error { _, err := reads.Err.Read(make([]byte, 1)); return err },
+		func() error { _, err := io.Copy(writes.In, endless{}); return err },
+		func() error { _, err := h.Shell(t.Context(), "true"); return err },
+		func() error { _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:1"); return err },
+	} {
+		all.Go(func() { wants(t, what(), "one", "no answer for") })
+	}
+	all.Wait()
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+func TestAServerThatGoesIsNotAnEndOfFile(t *testing.T) {
+	sshHome(t)
+	server := startSSHD(t)
+	h := server.login("root", SSHOptions{})
+	pipe, err := h.Shell(t.Context(), "echo on; read _; kill -9 $PPID; exec cat") // the server's process of this connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(pipe.Out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(pipe.In, "\n")
+	_, err = io.ReadAll(pipe.Out)
+	wants(t, err, "one", "connection lost")
+	_, err = h.Shell(t.Context(), "true")
+	wants(t, err, "one", "connection lost")
+}
+
+func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
+	sshHome(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := newClient(t, SSHOptions{})
+	to := config.SSH{Address: "127.0.0.1", Port: int32(l.Addr().(*net.TCPAddr).Port)}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			defer conn.Close()
+			io.ReadFull(conn, make([]byte, 4)) // the handshake has begun
+			cancel(errors.New("interrupted"))
+			io.Copy(io.Discard, conn)
+		}
+	}()
+	_, err = c.Connect(ctx, "one", to)
+	wants(t, err, "one", "interrupted")
+	c.connect = 50 * time.Millisecond
+	_, err = c.Connect(t.Context(), "one", to)
+	wants(t, err, "one", "did not finish the login")
+}
+
+func TestTheEndOfAContextEndsTheShell(t *testing.T) {
+	sshHome(t)
+	h := startSSHD(t).login("root", SSHOptions{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	pipe, err := h.Shell(ctx, "echo on; exec sleep 1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(pipe.Out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	cancel(errors.New("interrupted"))
+	_, err = pipe.Out.Read(make([]byte, 1))
+	wants(t, err, "one", "interrupted")
+	_, err = io.Copy(pipe.In, endless{})
+	wants(t, err, "one", "interrupted")
+	_, err = h.Shell(ctx, "true")
+	wants(t, err, "one", "interrupted")
+	if out, _, err := shellOutput(t, h, "echo on", ""); err != nil || out != "on\n" {
+		t.Errorf("another shell: %q, %v", out, err)
+	}
+}
+
+func TestUnreadErrorsDoNotHoldUpTheOutput(t *testing.T) {
+	sshHome(t)
+	h := startSSHD(t).login("root", SSHOptions{})
+	pipe, err := h.Shell(t.Context(), "head -c 900000 /dev/zero >&2; echo on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if out := readAll(t, pipe.Out); out != "on\n" {
+		t.Errorf("%q", out)
+	}
+	if errs := readAll(t, pipe.Err); len(errs) != 900000 {
+		t.Errorf("%d bytes", len(errs))
+	}
+}
+
+func TestJumpHosts(t *testing.T) {
+	home := sshHome(t)
+	far, middle, near := startSSHD(t), startSSHDAt(t, "::1", 0), startSSHD(t)
+	way := startLine(t, near.addr())
+	for _, s := range []*sshd{middle, near} {
+		far.allow(publicKey(t, s.keyFile))
+	}
+	for _, s := range []*sshd{far, middle} {
+		s.allow(publicKey(t, near.keyFile))
+	}
+	put(t, filepath.Join(home, ".ssh", "config"), "Host near\n HostName 127.0.0.1\n Port "+portOf(way.Addr().String())+"\n User root\nHost *\n IdentityFile "+near.keyFile+"\n", 0o600)
+	path := filepath.Join(home, ".ssh", "known_hosts")
+	to := config.SSH{Address: "127.0.0.1", Port: int32(far.port), User: "root", ProxyJump: "near,root@" + middle.addr()}
+
+	// Each one's key is verified.
+	_, err := newClient(t, SSHOptions{}).Connect(t.Context(), "far", to)
+	wants(t, err, "far", "jump host", "near", "not known", fingerprint(near.hostKey))
+	put(t, path, knownLine(way.Addr().String(), near.hostKey), 0o600)
+	_, err = newClient(t, SSHOptions{}).Connect(t.Context(), "far", to)
+	wants(t, err, "far", "jump host", "not known", fingerprint(middle.hostKey))
+
+	c := newClient(t, SSHOptions{AcceptNew: true})
+	before := way.count.Load()
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			h, err := c.Connect(t.Context(), "far", to)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer h.Close()
+			if out, _, err := shellOutput(t, h, "echo on", ""); err != nil || out != "on\n" {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := way.count.Load() - before; n != 1 {
+		t.Errorf("%d connections to the jump host, want one", n)
+	}
+	to.Port = 1
+	_, err = c.Connect(t.Context(), "far", to)
+	wants(t, err, "far", "not reachable", "refused")
+	to.ProxyJump = "127.0.0.1:1"
+	_, err = c.Connect(t.Context(), "far", to)
+	wants(t, err, "far", "jump host", "127.0.0.1:1", "not reachable", "refused")
+}
+
+func TestSSHDialTellsRefusedFromForbidden(t *testing.T) {
+	sshHome(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	h := startSSHD(t).login("root", SSHOptions{})
+	if _, err := h.Dial(t.Context(), "tcp", closed.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a closed port: %v", err)
+	}
+	dir := t.TempDir()
+	if _, err := h.Dial(t.Context(), "unix", dir+"/absent"); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a missing socket: %v", err)
+	}
+	l, err := net.Listen("unix", dir+"/silent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := h.Dial(t.Context(), "unix", dir+"/silent"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a socket that nobody listens at: %v", err)
+	}
+
+	open := echo(t, "tcp", "127.0.0.1:0")
+	h = startSSHD(t, "AllowTcpForwarding no", "AllowStreamLocalForwarding no").login("root", SSHOptions{})
+	conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:"+portOf(open)) // goes directly
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	_, err = h.Dial(t.Context(), "tcp", closed.Addr().String())
+	wants(t, err, "one", "AllowTcpForwarding", "refused")
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v is no ECONNREFUSED", err)
+	}
+	_, err = h.Dial(t.Context(), "unix", echo(t, "unix", dir+"/open"))
+	wants(t, err, "one", "AllowStreamLocalForwarding")
+	_, err = h.Dial(t.Context(), "unix", dir+"/absent")
+	if !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("%v is no ENOENT", err)
+	}
+}
+
+func TestSSHConfig(t *testing.T) {
+	home := sshHome(t)
+	put(t, filepath.Join(home, ".ssh", "config"), strings.Join([]string{
+		"Host alias other", " HostName %h.example", " User ops", " Port 2222", " IdentityFile ~/keys/%r@%h", " IdentityFile \"/with blank/%p\"",
+		" IdentitiesOnly yes", " IdentityAgent ${HOME}/agent", " ProxyJump jump:2200, last", " HostKeyAlias known-as", " UserKnownHostsFile ~/one ~/two",
+		"Host proxied", " ProxyCommand nc %h %p",
+		"Host circle", " ProxyJump circle2", "Host circle2", " ProxyJump circle",
+		"Host jump", " User hop", "Host self* ", " ProxyJump self-bastion",
+		"Match host x exec \"true\"", " ForwardAgent yes",
+	}, "\n"), 0o600)
+	c := newClient(t, SSHOptions{})
+	e, err := c.endpoint("alias", config.SSH{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := endpoint{name: "alias", address: "alias.example", port: "2222", user: "ops", identities: []string{home + "/keys/ops@alias.example", "/with blank/2222"},
+		only: true, agent: home + "/agent", known: []string{home + "/one", home + "/two"}, alias: "known-as", jumps: []string{"jump:2200", "last"}}
+	if diff := gocmp.Diff(want, e, gocmp.AllowUnexported(endpoint{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// The document wins.
+	e, err = c.endpoint("node", config.SSH{Address: "alias", User: "me", Port: 22, IdentityFile: "~/mine", ProxyJump: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.user != "me" || e.port != "22" || len(e.identities) != 1 || e.identities[0] != home+"/mine" || len(e.jumps) != 0 || e.address != "alias.example" {
+		t.Errorf("%+v", e)
+	}
+	route := func(name string) ([]endpoint, error) {
+		e, err := c.endpoint(name, config.SSH{})
+		if err != nil {
+			return nil, err
+		}
+		return c.route(e)
+	}
+	hops, err := route("alias")
+	if err != nil || len(hops) != 3 || hops[0].user != "hop" || hops[0].port != "2200" || hops[1].address != "last" {
+		t.Errorf("%v, %v", hops, err)
+	}
+	if hops, err := route("self-one"); err != nil || len(hops) != 2 {
+		t.Errorf("a jump host that its own rule matches: %v, %v", hops, err)
+	}
+	_, err = route("circle")
+	wants(t, err, "circle")
+	_, err = route("proxied")
+	wants(t, err, "proxied", "ProxyCommand", "ProxyJump")
+	if e, err := c.endpoint("v6", config.SSH{Address: "[2001:db8::1]"}); err != nil || e.addr() != "[2001:db8::1]:22" {
+		t.Errorf("%v, %v", e, err)
+	}
+
+	put(t, filepath.Join(home, "match"), "Host a\n Port 1\nMatch user ops\n Compression yes\n User x\n", 0o600)
+	_, err = NewSSHClient(SSHOptions{Config: filepath.Join(home, "match")})
+	wants(t, err, "match", "line 5", "User", "Match")
+	_, err = NewSSHClient(SSHOptions{Config: filepath.Join(home, "absent")})
+	wants(t, err, "absent")
+}
