@@ -10,31 +10,15 @@ import (
 	"github.com/kubewright/kubewright/manifests"
 )
 
-// endpoint has the host know the name of the cluster's internal endpoint and, on a worker, what answers there.
-// The kubelet starts later, and finds the name.
+// endpoint has the host know the name of the cluster's internal endpoint. The kubelet starts later, and finds it.
 func endpoint(ctx context.Context, t *Target) error {
-	if _, ok := t.Cluster.InternalEndpoint(); !ok {
-		return nil
-	}
 	lines, err := manifests.HostsLines(t.Cluster, t.Node)
-	if err != nil {
+	if err != nil || lines == nil {
 		return err
 	}
-	if err := t.writeLines(ctx, manifests.HostsFile, manifests.HostsMark, lines); err != nil {
-		return err
-	}
-	if t.controlPlane() {
-		return nil
-	}
-	files, err := manifests.HAProxy(t.Cluster, t.Node)
-	if err != nil {
-		return err
-	}
-	_, err = t.write(ctx, files...)
-	return err
+	return t.writeLines(ctx, manifests.HostsFile, manifests.HostsMark, lines)
 }
 
-// joinEndpoint also imports what a host that joins could not know, before it knew the cluster, that it will run.
 func joinEndpoint(ctx context.Context, t *Target) error {
 	port := t.BindPort
 	t, d, err := t.joined(ctx)
@@ -45,15 +29,29 @@ func joinEndpoint(ctx context.Context, t *Target) error {
 	if all := d.Cluster.Spec.ControlPlane.BindPort; internal && port != 0 && port != all {
 		return fmt.Errorf("--apiserver-bind-port %d: the hosts of this cluster look for every API server at port %d: leave it out", port, all)
 	}
-	if internal && !t.controlPlane() && t.Bundle != nil && t.engine() == containerd {
-		image := t.Cluster.Spec.ControlPlane.LoadBalancer.Image
-		if a, ok := t.Bundle.Find(image, t.Platform()); ok {
+	return endpoint(ctx, t)
+}
+
+// loadBalancer has a worker run what answers at an internal endpoint. A host that joins alone learns only from the
+// cluster that it needs the image.
+func loadBalancer(ctx context.Context, t *Target) error {
+	t, _, err := t.joined(ctx)
+	if err != nil || !t.runsLoadBalancer() {
+		return err
+	}
+	if t.Bundle != nil && t.engine() == containerd {
+		if a, ok := t.Bundle.Find(t.Cluster.Spec.ControlPlane.LoadBalancer.Image, t.Platform()); ok {
 			if err := t.importImages(ctx, t.absent(ctx, []bundle.Artifact{a})); err != nil {
 				return err
 			}
 		}
 	}
-	return endpoint(ctx, t)
+	files, err := manifests.HAProxy(t.Cluster, t.Node)
+	if err != nil {
+		return err
+	}
+	_, err = t.write(ctx, files...)
+	return err
 }
 
 // runsLoadBalancer tells whether this host will, as far as is known of its cluster.

@@ -99,6 +99,8 @@ var rotated = regexp.MustCompile(`kubelet-client-[0-9-]+\.pem`)
 func describeStep(s host.Step) string {
 	f := s.File
 	switch {
+	case s.Note != "":
+		return "import " + s.Note
 	case f == nil:
 		return "$ " + strings.Join(s.Argv, " ")
 	case f.Absent:
@@ -197,7 +199,7 @@ func testBundleIn(t *testing.T, c *config.Cluster, dir string) *bundle.Bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range requiredImages(c, config.Node{Roles: []config.Role{config.ControlPlaneRole}}) {
+	for _, name := range Images(c) {
 		if err := w.AddImage(t.Context(), name, img); err != nil {
 			t.Fatal(err)
 		}
