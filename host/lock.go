@@ -44,6 +44,8 @@ func (e *LockedError) Error() string {
 		e.Lease.Command, e.Lease.PID, e.Lease.Since.Local().Format(time.TimeOnly), e.Lease.PID)
 }
 
+var errTaken = errors.New("another run has taken this host over, as this one had stopped for a while")
+
 // Lock gives a lease. It is over when its process has ended, or has not renewed it for 20 s;
 // what that run left running is then ended first.
 func (Local) Lock(ctx context.Context, command string) (context.Context, func(), error) {
@@ -107,7 +109,7 @@ func (l Lease) keep(ctx context.Context, path string, tick <-chan time.Time, can
 		}
 		err := alone(path, func(have *Lease) (*Lease, error) {
 			if have == nil || have.Run != l.Run {
-				return nil, errors.New("another run has taken this host over, as this one had stopped for a while")
+				return nil, errTaken
 			}
 			l.Renewed = sinceBoot()
 			return &l, nil

@@ -1,0 +1,165 @@
+package host
+
+import (
+	"context"
+	"io"
+)
+
+// lane is a kind of operation. Each waits for its own, so that slow ones do not hold up quick ones.
+type lane int
+
+const (
+	quick  lane = iota // small reads and lines of a journal: all that wait go in one frame
+	query              // commands that only read, and digests: so do these
+	change             // each has a shell of its own as long as it takes
+)
+
+// shells that a lane may use at a time. An SSH server allows ten, of which a lock needs one.
+var shells = [...]int{quick: 1, query: 1, change: 3}
+
+// request is what one caller asks: operations that belong together.
+type request struct {
+	ctx     context.Context
+	ask     [][]string
+	payload []byte
+	stream  func(to io.WriteCloser) // writes more payload, and closes what it writes to if it cannot
+
+	// Under Remote.mu:
+	sent, dropped bool
+
+	// Valid when done is closed:
+	done    chan struct{}
+	answers []result
+	err     error // the machine did not answer them all
+}
+
+type result struct {
+	Output
+	code int
+}
+
+// do sends a request and waits for its answers.
+func (r *Remote) do(ctx context.Context, l lane, q *request) error {
+	q.ctx, q.done = ctx, make(chan struct{})
+	if err := ctx.Err(); err != nil {
+		q.dropped = true
+		return err
+	}
+	r.mu.Lock()
+	r.queue[l] = append(r.queue[l], q)
+	if r.serving[l] < shells[l] {
+		r.serving[l]++
+		go r.serve(context.WithoutCancel(ctx), l)
+	}
+	r.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.err
+	case <-ctx.Done():
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		q.dropped = !q.sent
+		return ctx.Err()
+	}
+}
+
+// serve sends what waits in a lane until nothing does. It takes it when it has a shell: while one
+// is started, more comes together.
+func (r *Remote) serve(ctx context.Context, l lane) {
+	a, err := r.take(ctx)
+	for {
+		batch := r.batch(l)
+		if len(batch) == 0 {
+			break
+		}
+		if err == nil && a.broken {
+			a, err = r.take(ctx)
+		}
+		if err == nil {
+			r.exchange(a, batch)
+			continue
+		}
+		for _, q := range batch {
+			q.err = err
+			close(q.done)
+		}
+	}
+	if err == nil && !a.broken {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.idle = append(r.idle, a)
+	}
+}
+
+// batch takes what goes in the next frame; where that is nothing, the lane is no longer served.
+func (r *Remote) batch(l lane) []*request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var batch, later []*request
+	for _, q := range r.queue[l] {
+		switch {
+		case q.dropped:
+		case l == change && len(batch) == 1:
+			later = append(later, q)
+		default:
+			q.sent = true
+			batch = append(batch, q)
+		}
+	}
+	r.queue[l] = later
+	if len(batch) == 0 {
+		r.serving[l]--
+	}
+	return batch
+}
+
+// take gives a shell that does nothing, or starts one.
+func (r *Remote) take(ctx context.Context) (*agent, error) {
+	r.mu.Lock()
+	if n := len(r.idle); n > 0 {
+		a := r.idle[n-1]
+		r.idle = r.idle[:n-1]
+		r.mu.Unlock()
+		return a, nil
+	}
+	r.mu.Unlock()
+	return startAgent(ctx, r.transport, r.shell, r.run)
+}
+
+// exchange sends requests in one frame, and hands out the answers as they come.
+func (r *Remote) exchange(a *agent, batch []*request) {
+	r.trips.Add(1)
+	var operations [][]string
+	var payload []byte
+	for _, q := range batch {
+		operations = append(operations, q.ask...)
+		payload = append(payload, q.payload...)
+	}
+	wrote := make(chan struct{})
+	go func() { // what is written may be answered before it ends
+		defer close(wrote)
+		if _, err := a.pipe.In.Write(append(frame(operations), payload...)); err != nil {
+			return // the answers end too, and say more
+		}
+		if stream := batch[0].stream; stream != nil {
+			stream(a.pipe.In)
+		}
+	}()
+	for _, q := range batch {
+		for range q.ask {
+			var answer result
+			if answer.Output, answer.code, q.err = a.next(); q.err != nil {
+				break
+			}
+			q.answers = append(q.answers, answer)
+		}
+		if a.broken {
+			a.pipe.Close()
+		}
+		if q.stream != nil {
+			<-wrote
+		}
+		close(q.done)
+	}
+	<-wrote
+}
