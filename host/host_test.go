@@ -47,7 +47,9 @@ func perm(t *testing.T, path string) fs.FileMode {
 	return fi.Mode().Perm()
 }
 
-func TestWriteFilesDoesWhatIsMissing(t *testing.T) {
+func TestWriteFilesDoesWhatIsMissing(t *testing.T) { onEach(t, testWriteFilesDoesWhatIsMissing) }
+
+func testWriteFilesDoesWhatIsMissing(t *testing.T, h Host) {
 	type before func(t *testing.T, path string)
 	nothing := func(*testing.T, string) {}
 	file := func(content string, mode fs.FileMode) before {
@@ -105,7 +107,7 @@ func TestWriteFilesDoesWhatIsMissing(t *testing.T) {
 			tt.before(t, path)
 			f := tt.file
 			f.Path = path
-			changes, err := Local{}.WriteFiles(t.Context(), f)
+			changes, err := h.WriteFiles(t.Context(), f)
 			if tt.err != "" {
 				if err == nil || err.Error() != "write "+path+": "+tt.err {
 					t.Errorf("error %v", err)
@@ -143,7 +145,7 @@ func TestWriteFilesDoesWhatIsMissing(t *testing.T) {
 					t.Errorf("mode %o", got)
 				}
 			}
-			if again, err := (Local{}).WriteFiles(t.Context(), f); err != nil || again != nil {
+			if again, err := h.WriteFiles(t.Context(), f); err != nil || again != nil {
 				t.Errorf("a second time: %v, %v", again, err)
 			}
 			noStrangers(t, filepath.Dir(path), "f")
@@ -165,14 +167,16 @@ func noStrangers(t *testing.T, dir string, names ...string) {
 	}
 }
 
-func TestUnchangedFilesAreNotTouched(t *testing.T) {
+func TestUnchangedFilesAreNotTouched(t *testing.T) { onEach(t, testUnchangedFilesAreNotTouched) }
+
+func testUnchangedFilesAreNotTouched(t *testing.T, h Host) {
 	path := filepath.Join(t.TempDir(), "f")
 	put(t, path, "a", 0o644)
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (Local{}).WriteFiles(t.Context(), File{Path: path, Content: Text("a")}); err != nil {
+	if _, err := h.WriteFiles(t.Context(), File{Path: path, Content: Text("a")}); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(path)
@@ -184,7 +188,9 @@ func TestUnchangedFilesAreNotTouched(t *testing.T) {
 	}
 }
 
-func TestParentsAreMadeForAllToRead(t *testing.T) {
+func TestParentsAreMadeForAllToRead(t *testing.T) { onEach(t, testParentsAreMadeForAllToRead) }
+
+func testParentsAreMadeForAllToRead(t *testing.T, h Host) {
 	for name, f := range map[string]File{
 		"file":   {Content: Text("a"), Mode: 0o600},
 		"folder": {Dir: true, Mode: 0o700},
@@ -192,7 +198,7 @@ func TestParentsAreMadeForAllToRead(t *testing.T) {
 	} {
 		root := t.TempDir()
 		f.Path = filepath.Join(root, "a", "b", "f")
-		if _, err := (Local{}).WriteFiles(t.Context(), f); err != nil {
+		if _, err := h.WriteFiles(t.Context(), f); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		for _, parent := range []string{"a", "a/b"} {
@@ -203,10 +209,12 @@ func TestParentsAreMadeForAllToRead(t *testing.T) {
 	}
 }
 
-func TestUmaskDoesNotMatter(t *testing.T) {
+func TestUmaskDoesNotMatter(t *testing.T) { onEach(t, testUmaskDoesNotMatter) }
+
+func testUmaskDoesNotMatter(t *testing.T, h Host) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	path := filepath.Join(t.TempDir(), "f")
-	if _, err := (Local{}).WriteFiles(t.Context(), File{Path: path, Content: Text("a")}, File{Path: path + ".d", Dir: true}); err != nil {
+	if _, err := h.WriteFiles(t.Context(), File{Path: path, Content: Text("a")}, File{Path: path + ".d", Dir: true}); err != nil {
 		t.Fatal(err)
 	}
 	if perm(t, path) != 0o644 || perm(t, path+".d") != 0o755 {
@@ -214,10 +222,12 @@ func TestUmaskDoesNotMatter(t *testing.T) {
 	}
 }
 
-func TestOwner(t *testing.T) {
+func TestOwner(t *testing.T) { onEach(t, testOwner) }
+
+func testOwner(t *testing.T, h Host) {
 	path := filepath.Join(t.TempDir(), "f")
 	write := func(owner string) ([]Change, error) {
-		return Local{}.WriteFiles(t.Context(), File{Path: path, Content: Text("a"), Owner: owner})
+		return h.WriteFiles(t.Context(), File{Path: path, Content: Text("a"), Owner: owner})
 	}
 	for _, bad := range []string{"root:root", "0", "0:x"} {
 		if _, err := write(bad); err == nil || !strings.HasSuffix(err.Error(), "write UID:GID") {
@@ -229,7 +239,7 @@ func TestOwner(t *testing.T) {
 		t.Skip("only root can give files away")
 	}
 	owner := func() string {
-		infos, err := Local{}.Stat(t.Context(), path)
+		infos, err := h.Stat(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +287,9 @@ type failing struct{ error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.error }
 
-func TestABadSourceLeavesTheOldFile(t *testing.T) {
+func TestABadSourceLeavesTheOldFile(t *testing.T) { onEach(t, testABadSourceLeavesTheOldFile) }
+
+func testABadSourceLeavesTheOldFile(t *testing.T, h Host) {
 	broken := errors.New("broken pipe")
 	for name, tt := range map[string]struct {
 		source badSource
@@ -294,7 +306,7 @@ func TestABadSourceLeavesTheOldFile(t *testing.T) {
 			old, fresh := filepath.Join(dir, "old"), filepath.Join(dir, "fresh")
 			put(t, old, "what was there", 0o640)
 			for _, path := range []string{old, fresh} {
-				changes, err := Local{}.WriteFiles(t.Context(), File{Path: path, Content: tt.source})
+				changes, err := h.WriteFiles(t.Context(), File{Path: path, Content: tt.source})
 				if err == nil || !strings.HasPrefix(err.Error(), "write "+path+": ") || !strings.Contains(err.Error(), tt.want) || changes != nil {
 					t.Errorf("%v, %v", changes, err)
 				}
@@ -308,26 +320,34 @@ func TestABadSourceLeavesTheOldFile(t *testing.T) {
 }
 
 func TestWriteFilesTellsWhatItDidBeforeItFailed(t *testing.T) {
+	onEach(t, testWriteFilesTellsWhatItDidBeforeItFailed)
+}
+
+func testWriteFilesTellsWhatItDidBeforeItFailed(t *testing.T, h Host) {
 	dir := t.TempDir()
 	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
-	changes, err := Local{}.WriteFiles(t.Context(), File{Path: a, Content: Text("a")}, File{Path: b, Content: badSource{size: 1}}, File{Path: c, Content: Text("c")})
+	changes, err := h.WriteFiles(t.Context(), File{Path: a, Content: Text("a")}, File{Path: b, Content: badSource{size: 1}}, File{Path: c, Content: Text("c")})
 	if diff := cmp.Diff([]Change{{a, "create"}}, changes); err == nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
 	noStrangers(t, dir, "a")
 }
 
-func TestWriteFilesEndsWithItsContext(t *testing.T) {
+func TestWriteFilesEndsWithItsContext(t *testing.T) { onEach(t, testWriteFilesEndsWithItsContext) }
+
+func testWriteFilesEndsWithItsContext(t *testing.T, h Host) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	path := filepath.Join(t.TempDir(), "f")
-	if changes, err := (Local{}).WriteFiles(ctx, File{Path: path, Content: Text("a")}); !errors.Is(err, context.Canceled) || changes != nil {
+	if changes, err := h.WriteFiles(ctx, File{Path: path, Content: Text("a")}); !errors.Is(err, context.Canceled) || changes != nil {
 		t.Errorf("%v, %v", changes, err)
 	}
 	noStrangers(t, filepath.Dir(path))
 }
 
-func TestStatDescribesWhatExists(t *testing.T) {
+func TestStatDescribesWhatExists(t *testing.T) { onEach(t, testStatDescribesWhatExists) }
+
+func testStatDescribesWhatExists(t *testing.T, h Host) {
 	dir := t.TempDir()
 	file, link, absent := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "absent")
 	put(t, file, "four", 0o640)
@@ -335,7 +355,7 @@ func TestStatDescribesWhatExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	below := filepath.Join(file, "below") // ENOTDIR, which is not ENOENT
-	infos, err := Local{}.Stat(t.Context(), file, link, absent, below, dir)
+	infos, err := h.Stat(t.Context(), file, link, absent, below, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,40 +373,46 @@ func TestStatDescribesWhatExists(t *testing.T) {
 	}
 }
 
-func TestListIsSortedAndReadFileIsWhole(t *testing.T) {
+func TestListIsSortedAndReadFileIsWhole(t *testing.T) { onEach(t, testListIsSortedAndReadFileIsWhole) }
+
+func testListIsSortedAndReadFileIsWhole(t *testing.T, h Host) {
 	dir := t.TempDir()
 	for _, name := range []string{"b", "a", "c/d"} {
 		put(t, filepath.Join(dir, name), name, 0o600)
 	}
-	names, err := Local{}.List(t.Context(), dir)
+	names, err := h.List(t.Context(), dir)
 	if diff := cmp.Diff([]string{"a", "b", "c"}, names); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	b, err := Local{}.ReadFile(t.Context(), filepath.Join(dir, "c/d"))
+	b, err := h.ReadFile(t.Context(), filepath.Join(dir, "c/d"))
 	if err != nil || string(b) != "c/d" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if _, err := (Local{}).List(t.Context(), filepath.Join(dir, "x")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := h.List(t.Context(), filepath.Join(dir, "x")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list of a missing folder: %v", err)
 	}
-	if _, err := (Local{}).ReadFile(t.Context(), filepath.Join(dir, "x")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := h.ReadFile(t.Context(), filepath.Join(dir, "x")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("content of a missing file: %v", err)
 	}
 }
 
-func TestRunGivesOutputAndTakesInput(t *testing.T) {
-	out, err := Local{}.Run(t.Context(), Command{Argv: []string{"sh", "-c", "cat; echo aside >&2"}, Stdin: strings.NewReader("given")})
+func TestRunGivesOutputAndTakesInput(t *testing.T) { onEach(t, testRunGivesOutputAndTakesInput) }
+
+func testRunGivesOutputAndTakesInput(t *testing.T, h Host) {
+	out, err := h.Run(t.Context(), Command{Argv: []string{"sh", "-c", "cat; echo aside >&2"}, Stdin: strings.NewReader("given")})
 	if err != nil || string(out.Stdout) != "given" || string(out.Stderr) != "aside\n" {
 		t.Errorf("%q, %q, %v", out.Stdout, out.Stderr, err)
 	}
 	// Arguments are not a shell's: nothing in them is expanded.
-	out, err = Local{}.Run(t.Context(), Query("echo", "$HOME *", "; false"))
+	out, err = h.Run(t.Context(), Query("echo", "$HOME *", "; false"))
 	if err != nil || string(out.Stdout) != "$HOME * ; false\n" {
 		t.Errorf("%q, %v", out.Stdout, err)
 	}
 }
 
-func TestRunTellsHowACommandFailed(t *testing.T) {
+func TestRunTellsHowACommandFailed(t *testing.T) { onEach(t, testRunTellsHowACommandFailed) }
+
+func testRunTellsHowACommandFailed(t *testing.T, h Host) {
 	for name, tt := range map[string]struct {
 		script string
 		want   string
@@ -395,23 +421,25 @@ func TestRunTellsHowACommandFailed(t *testing.T) {
 		"or standard output": {"echo why; exit 4", "sh -c echo why; exit 4: exit code 4: why"},
 		"or nothing":         {"exit 5", "sh -c exit 5: exit code 5"},
 	} {
-		_, err := Local{}.Run(t.Context(), Cmd("sh", "-c", tt.script))
+		_, err := h.Run(t.Context(), Cmd("sh", "-c", tt.script))
 		var exit *ExitError
 		if !errors.As(err, &exit) || exit.Error() != tt.want || exit.Argv[2] != tt.script {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := Local{}.Run(t.Context(), Cmd("sh", "-c", `i=0; while [ $i -lt 1000 ]; do echo "line $i"; i=$((i+1)); done; exit 1`))
+	_, err := h.Run(t.Context(), Cmd("sh", "-c", `i=0; while [ $i -lt 1000 ]; do echo "line $i"; i=$((i+1)); done; exit 1`))
 	var exit *ExitError
 	if !errors.As(err, &exit) || len(exit.Output) > maxOutput || !strings.HasSuffix(exit.Output, "\nline 999") {
 		t.Errorf("a long output: %v", err)
 	}
-	if _, err := (Local{}).Run(t.Context(), Cmd("no-such-command-here")); err == nil || errors.As(err, &exit) && exit.Code == 0 || !strings.HasPrefix(err.Error(), "no-such-command-here: ") {
+	if _, err := h.Run(t.Context(), Cmd("no-such-command-here")); err == nil || errors.As(err, &exit) && exit.Code == 0 || !strings.HasPrefix(err.Error(), "no-such-command-here: ") {
 		t.Errorf("a missing command: %v", err)
 	}
 }
 
-func TestRunEndsWithItsContext(t *testing.T) {
+func TestRunEndsWithItsContext(t *testing.T) { onEach(t, testRunEndsWithItsContext) }
+
+func testRunEndsWithItsContext(t *testing.T, h Host) {
 	ctx, cancel := context.WithCancel(t.Context())
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -419,7 +447,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 	failed := make(chan error, 1)
 	go func() {
-		_, err := Local{}.Run(ctx, Cmd("sh", "-c", "echo started > "+fifo+"; exec sleep 1000"))
+		_, err := h.Run(ctx, Cmd("sh", "-c", "echo started > "+fifo+"; exec sleep 1000"))
 		failed <- err
 	}()
 	text(t, fifo) // blocks until the command runs
@@ -429,7 +457,9 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestDialReachesUnixSocketsAndPorts(t *testing.T) {
+func TestDialReachesUnixSocketsAndPorts(t *testing.T) { onEach(t, testDialReachesUnixSocketsAndPorts) }
+
+func testDialReachesUnixSocketsAndPorts(t *testing.T, h Host) {
 	for _, network := range []string{"unix", "tcp"} {
 		addr := "127.0.0.1:0"
 		if network == "unix" {
@@ -439,14 +469,14 @@ func TestDialReachesUnixSocketsAndPorts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := Local{}.Dial(t.Context(), network, l.Addr().String())
+		conn, err := h.Dial(t.Context(), network, l.Addr().String())
 		if err != nil {
 			t.Errorf("%s: %v", network, err)
 		} else {
 			conn.Close()
 		}
 		l.Close()
-		if _, err := (Local{}).Dial(t.Context(), network, l.Addr().String()); err == nil {
+		if _, err := h.Dial(t.Context(), network, l.Addr().String()); err == nil {
 			t.Errorf("%s: nobody listens, and yet it answers", network)
 		}
 	}

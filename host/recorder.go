@@ -58,26 +58,30 @@ const shown = 1 << 20
 
 // WriteFiles lists the files that differ.
 func (r *Recorder) WriteFiles(ctx context.Context, files ...File) ([]Change, error) {
-	actions, err := Compare(ctx, r, files...)
-	if err != nil {
-		return nil, err
-	}
 	var changes []Change
-	for i, f := range files {
-		if actions[i] == "" {
-			continue
+	for len(files) > 0 {
+		n := apart(files)
+		actions, err := Compare(ctx, r, files[:n]...)
+		if err != nil {
+			return changes, err
 		}
-		s := Step{File: &f, Action: actions[i]}
-		if actions[i] != "create" && !f.Secret {
-			if s.Before, err = r.before(ctx, f.Path); err != nil {
-				return changes, err
+		for i, f := range files[:n] {
+			if actions[i] == "" {
+				continue
 			}
+			s := Step{File: &f, Action: actions[i]}
+			if actions[i] != "create" && !f.Secret {
+				if s.Before, err = r.before(ctx, f.Path); err != nil {
+					return changes, err
+				}
+			}
+			changes = append(changes, Change{Path: f.Path, Action: actions[i]})
+			r.mu.Lock()
+			r.steps = append(r.steps, s)
+			r.make(f)
+			r.mu.Unlock()
 		}
-		changes = append(changes, Change{Path: f.Path, Action: actions[i]})
-		r.mu.Lock()
-		r.steps = append(r.steps, s)
-		r.make(f)
-		r.mu.Unlock()
+		files = files[n:]
 	}
 	return changes, nil
 }
