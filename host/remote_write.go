@@ -237,7 +237,7 @@ func (s *stream) length() int64 {
 // write sends the tar and the word that all was right; else it closes to, so that nothing is made
 // of what was sent.
 func (s *stream) write(ctx context.Context, to io.WriteCloser) {
-	w := bufio.NewWriterSize(link{to}, 128<<10)
+	w := bufio.NewWriterSize(farEnd{to}, 128<<10)
 	for _, p := range s.parts {
 		err := p.write(ctx, w)
 		if err == nil {
@@ -256,9 +256,9 @@ func (s *stream) write(ctx context.Context, to io.WriteCloser) {
 // linkError is one of writing to the machine; the answer says more.
 type linkError struct{ error }
 
-type link struct{ to io.Writer }
+type farEnd struct{ to io.Writer }
 
-func (l link) Write(b []byte) (int, error) {
+func (l farEnd) Write(b []byte) (int, error) {
 	n, err := l.to.Write(b)
 	if err != nil {
 		return n, &linkError{err}
