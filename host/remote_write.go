@@ -95,7 +95,7 @@ func clip(changes []Change, n int) []Change {
 // send makes files so, and tells how many it has made; wrong is the index of one whose source did
 // not hold what it says, else -1.
 func (r *Remote) send(ctx context.Context, files []File, changes []Change) (made, wrong int, err error) {
-	s := stream{wrong: -1}
+	s := tarStream{wrong: -1}
 	apply := []string{"apply"}
 	var sums strings.Builder
 	var temporaries []string
@@ -197,7 +197,7 @@ func checkLine(digest, path string) string {
 }
 
 // stream is a tar whose length is known before any source is opened.
-type stream struct {
+type tarStream struct {
 	parts []part
 
 	// After write: the source that did not hold what it says.
@@ -213,7 +213,7 @@ type part struct {
 
 const block = 512 // of a tar
 
-func (s *stream) add(of int, src Source, h tar.Header) error {
+func (s *tarStream) add(of int, src Source, h tar.Header) error {
 	var b bytes.Buffer
 	if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
 		return err
@@ -222,11 +222,11 @@ func (s *stream) add(of int, src Source, h tar.Header) error {
 	return nil
 }
 
-func (s *stream) first() int { return s.parts[0].of }
+func (s *tarStream) first() int { return s.parts[0].of }
 
 func padding(size int64) int64 { return (block - size%block) % block }
 
-func (s *stream) length() int64 {
+func (s *tarStream) length() int64 {
 	n := int64(2 * block)
 	for _, p := range s.parts {
 		n += int64(len(p.header)) + p.source.Size() + padding(p.source.Size())
@@ -236,7 +236,7 @@ func (s *stream) length() int64 {
 
 // write sends the tar and the word that all was right; else it closes to, so that nothing is made
 // of what was sent.
-func (s *stream) write(ctx context.Context, to io.WriteCloser) {
+func (s *tarStream) write(ctx context.Context, to io.WriteCloser) {
 	w := bufio.NewWriterSize(farEnd{to}, 128<<10)
 	for _, p := range s.parts {
 		err := p.write(ctx, w)

@@ -135,7 +135,7 @@ func bootstrapToken(ctx context.Context, t *Target) error {
 	if err != nil {
 		return fmt.Errorf("look for a bootstrap token: %w", err)
 	}
-	if len(wished) == 0 {
+	if len(wished) == 0 && t.Tokens == nil {
 		t.notice("no token is left: make one with `kubewright token create --print-join-command`")
 	}
 	objects := addons.RBAC()
