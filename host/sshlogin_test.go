@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
+	sshagent "golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/kubewright/kubewright/config"
@@ -219,8 +219,8 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 
 func startKeyAgent(t *testing.T, private any) string {
 	t.Helper()
-	ring := agent.NewKeyring()
-	if err := ring.Add(agent.AddedKey{PrivateKey: private}); err != nil {
+	ring := sshagent.NewKeyring()
+	if err := ring.Add(sshagent.AddedKey{PrivateKey: private}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "agent")
@@ -236,7 +236,7 @@ func startKeyAgent(t *testing.T, private any) string {
 				return
 			}
 			go func() {
-				agent.ServeAgent(ring, conn)
+				sshagent.ServeAgent(ring, conn)
 				conn.Close()
 			}()
 		}
