@@ -24,5 +24,7 @@ func Differences() []Difference {
 		{KubeletFlags, "--node-labels", "kubeadm has no labels of nodes"},
 		{"/etc/systemd/system/kubelet.service", "ConditionPathExists, RestartSec",
 			"the packaged unit crashes every 10 s until it has a configuration; ours waits for it, and comes back in 1 s"},
+		{"/etc/systemd/system/kubelet.service", "HTTP2_READ_IDLE_TIMEOUT_SECONDS, HTTP2_PING_TIMEOUT_SECONDS",
+			"a kubelet holds on to a silent API server for 45 s by default, and its node is not ready after 40; now it asks another one after 10"},
 	}
 }

@@ -120,6 +120,28 @@ func (d *Discovery) door(h host.Host) host.Host {
 	return through{h, name, d.at}
 }
 
+// reachable is the server for a host that is yet to join: where only the cluster's own know its name, it is the
+// first control plane of the document.
+func (d *Discovery) reachable(ctx context.Context, server string) (string, error) {
+	own, err := d.configMap(ctx, "kube-system", addons.ConfigName)
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return server, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	c, err := config.Parse([]byte(own[addons.ClusterKey]))
+	if err != nil {
+		return "", fmt.Errorf("ConfigMap kube-system/%s: %w", addons.ConfigName, err)
+	}
+	if planes := c.ControlPlanes(); len(planes) > 0 {
+		if _, ok := c.InternalEndpoint(); ok {
+			return pki.LocalURL(c, planes[0]), nil
+		}
+	}
+	return server, nil
+}
+
 // byToken reads cluster-info without trusting anybody and verifies it. It returns the
 // kubeconfig for the requests of the join.
 func (d *Discovery) byToken(ctx context.Context, h host.Host, o DiscoverOptions) ([]byte, error) {

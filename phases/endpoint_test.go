@@ -230,4 +230,7 @@ func TestDiscoveryStaysWhereItFoundAnInternalCluster(t *testing.T) {
 	if name, _ := d.Cluster.InternalEndpoint(); d.Server != "https://prod.kubewright.internal:6443" || name != "prod.kubewright.internal" {
 		t.Errorf("%+v", d)
 	}
+	if join, err := ClusterJoinCommand(t.Context(), d.API, token(t)); err != nil || !strings.HasPrefix(join, "kubewright join 192.0.2.11:6443 --token ") {
+		t.Errorf("a host that is yet to join is told %q, %v", join, err)
+	}
 }

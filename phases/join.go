@@ -229,5 +229,9 @@ func (t *Target) JoinCommand(ctx context.Context) (string, error) {
 	if err != nil || token == (addons.Token{}) {
 		return "", err
 	}
-	return JoinCommand(t.server(), token, t.Secrets.CAHashes()), nil
+	server := t.server()
+	if _, ok := t.Cluster.InternalEndpoint(); ok { // whoever is to type it knows no such name
+		server = pki.LocalURL(t.Cluster, t.Node)
+	}
+	return JoinCommand(server, token, t.Secrets.CAHashes()), nil
 }

@@ -119,7 +119,11 @@ func ClusterJoinCommand(ctx context.Context, api API, t addons.Token) (string, e
 		if err != nil {
 			return "", fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
 		}
-		return JoinCommand(c.Server, t, pins), nil
+		server, err := d.reachable(ctx, c.Server)
+		if err != nil {
+			return "", err
+		}
+		return JoinCommand(server, t, pins), nil
 	}
 	return "", fmt.Errorf("ConfigMap kube-public/cluster-info names no cluster")
 }
