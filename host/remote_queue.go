@@ -10,12 +10,14 @@ type lane int
 
 const (
 	quick  lane = iota // small reads and lines of a journal: all that wait go in one frame
-	query              // commands that only read, and digests: so do these
+	digest             // of files that may be large; so do these
+	query              // commands that only read; and these
 	change             // each has a shell of its own as long as it takes
 )
 
-// shells that a lane may use at a time. An SSH server allows ten, of which a lock needs one.
-var shells = [...]int{quick: 1, query: 1, change: 3}
+// shells that a lane may use at a time. They are started when all that there are have something
+// to do. An SSH server allows ten; a lock needs one more.
+var shells = [...]int{quick: 1, digest: 1, query: 1, change: 3}
 
 // request is what one caller asks: operations that belong together.
 type request struct {

@@ -176,12 +176,13 @@ func (r *Remote) send(ctx context.Context, files []File, changes []Change) (made
 	return made, -1, ctx.Err()
 }
 
-// spacious finds the full disk in what tar says in several lines.
+// spacious finds the full disk in what tar and others say.
 func spacious(err error) error {
-	for _, name := range []string{"No space left on device", "Disk quota exceeded"} {
-		if strings.Contains(err.Error(), name) {
-			return &quoted{err.Error(), errnos[name]}
-		}
+	switch text := err.Error(); {
+	case strings.Contains(text, "Disk quota exceeded"):
+		return syscall.EDQUOT
+	case strings.Contains(text, "No space left on device"), strings.Contains(text, "Wrote only"): // the latter is tar's, of a write that came half way
+		return syscall.ENOSPC
 	}
 	return err
 }
