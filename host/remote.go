@@ -35,6 +35,7 @@ type Remote struct {
 	idle    []*agent
 	queue   [len(shells)][]*request
 	serving [len(shells)]int
+	ahead   ahead
 }
 
 // NewRemote connects nothing yet.
