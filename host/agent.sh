@@ -15,8 +15,9 @@
 #   read PATH                the file
 #   list DIR                 names in it, each with a NUL, in no order
 #   append PATH LENGTH       adds the payload, LENGTH bytes; the file is made 0600, its folder 0700; synced
-#   run ID LENGTH ARGV...    a command with ID in its environment; LENGTH bytes of payload are its standard
-#                            input; if that is empty, it has none
+#   run ID LENGTH ARGV...    a command with KUBEWRIGHT_REQUEST=ID in its environment; LENGTH bytes of payload are
+#                            its standard input; if that is empty, it has none. Done when all have closed its outputs
+#   query ID LENGTH ARGV...  the same of one that leaves nothing running
 #   end NAME=VALUE           kills all processes that have it in their environment, and returns when they are gone
 #   receive LENGTH SUMS TEMPORARY...
 #                            the payload is LENGTH bytes of tar, and then the line "ok", unless the sender
@@ -83,7 +84,15 @@ feed() {
     }
 }
 
+# A command may leave others running. What they print must not get among later answers.
 agent_run() {
+    {
+        code=$({ { { agent_query "$@" 3>&- 4>&- 5>&-; echo $? >&3; } | cat >&4 3>&- 5>&-; } 2>&1 | cat >&5 3>&- 4>&-; } 3>&1)
+    } 4>&1 5>&2
+    return "$code"
+}
+
+agent_query() {
     id=$1 length=$2
     shift 2
     if [ -n "$length" ]; then
@@ -93,11 +102,11 @@ agent_run() {
     fi
 }
 
-# end does not see itself: what it starts does not have this run in its environment.
+# end does not see itself: the process that looks does not have this run in its environment.
 agent_end() {
     tries=0
     while :; do # grep fails where a process has gone meanwhile
-        found=$(env -u KUBEWRIGHT_RUN grep -lszxF -e "$1" /proc/[0-9]*/environ </dev/null)
+        found=$(exec env -u KUBEWRIGHT_RUN grep -lszxF -e "$1" /proc/[0-9]*/environ </dev/null)
         pids=
         for path in $found; do
             path=${path#/proc/}
@@ -105,14 +114,17 @@ agent_end() {
         done
         [ -n "$pids" ] || return 0
         if [ $tries = 100 ]; then
-            set -- $pids
-            echo "process $1 does not end, though it was killed: see what it waits for with \`cat /proc/$1/stack\`, and run this again" >&2
+            stuck $pids
             return 1
         fi
         kill -9 $pids 2>/dev/null
         tries=$((tries + 1))
         [ $tries -lt 3 ] || sleep 0.05
     done
+}
+
+stuck() {
+    echo "process $1 of an earlier run does not end, though it was killed: see what it waits for with \`cat /proc/$1/stack\`, and run this again" >&2
 }
 
 agent_receive() {
@@ -203,6 +215,9 @@ agent_lock() {
     return $code
 }
 
+# alive tells whether the process of the lease is there.
+alive() { started "$pid" && [ "$started" = "$began" ]; }
+
 take() {
     read -r boot </proc/sys/kernel/random/boot_id
     uptime
@@ -213,14 +228,19 @@ take() {
             field pid
             pid=$value
             field started
-            alive=no
-            if started "$pid" && [ "$started" = "$value" ]; then alive=yes; fi
+            began=$value
             field renewed
-            if [ $alive = yes ] && [ $((now - value)) -lt 20000000000 ]; then
+            if alive && [ $((now - value)) -lt 20000000000 ]; then
                 printf %s "$lease"
                 return 75
             fi
-            if [ $alive = yes ] && [ "$pid" != $$ ]; then kill -9 "$pid"; fi
+            tries=0
+            while alive; do
+                [ $tries -lt 100 ] || { stuck "$pid"; return 1; }
+                kill -9 "$pid"
+                tries=$((tries + 1))
+                [ $tries = 1 ] || sleep 0.05
+            done
             field run
             [ "\"$value\"" = "$run" ] || agent_end "KUBEWRIGHT_RUN=$value" || return
         fi
@@ -255,6 +275,7 @@ mine() {
 # leave comes when the operator has gone: nobody would finish what its commands do.
 leave() {
     [ -n "$held" ] || return
+    trap '' PIPE
     agent_end "KUBEWRIGHT_RUN=$KUBEWRIGHT_RUN"
     agent_unlock
 }

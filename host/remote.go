@@ -35,6 +35,7 @@ type Remote struct {
 	idle    []*agent
 	queue   [len(shells)][]*request
 	serving [len(shells)]int
+	ahead   ahead
 }
 
 // NewRemote connects nothing yet.
@@ -80,11 +81,11 @@ func (r *Remote) Run(ctx context.Context, c Command) (Output, error) {
 			return Output{}, fmt.Errorf("%s: %w", c.Argv[0], syscall.EINVAL)
 		}
 	}
-	q.ask = [][]string{append([]string{"run", id, length}, c.Argv...)}
-	l := change
+	l, verb := change, "run"
 	if c.Reads {
-		l = query
+		l, verb = query, "query"
 	}
+	q.ask = [][]string{append([]string{verb, id, length}, c.Argv...)}
 	if err := r.do(ctx, l, q); err != nil {
 		if ctx.Err() != nil {
 			r.kill(ctx, q, id, c.Reads)
@@ -258,7 +259,7 @@ func records(b []byte) []string {
 }
 
 func (r *Remote) Digest(ctx context.Context, paths ...string) (map[string]string, error) {
-	printed, err := r.each(ctx, query, "sum", paths)
+	printed, err := r.each(ctx, digest, "sum", paths)
 	if err != nil {
 		return nil, err
 	}

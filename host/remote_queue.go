@@ -10,12 +10,14 @@ type lane int
 
 const (
 	quick  lane = iota // small reads and lines of a journal: all that wait go in one frame
-	query              // commands that only read, and digests: so do these
+	digest             // of files that may be large; so do these
+	query              // commands that only read; and these
 	change             // each has a shell of its own as long as it takes
 )
 
-// shells that a lane may use at a time. An SSH server allows ten, of which a lock needs one.
-var shells = [...]int{quick: 1, query: 1, change: 3}
+// shells that a lane may use at a time. They are started when all that there are have something
+// to do. An SSH server allows ten; a lock needs one more.
+var shells = [...]int{quick: 1, digest: 1, query: 1, change: 3}
 
 // request is what one caller asks: operations that belong together.
 type request struct {
@@ -38,8 +40,16 @@ type result struct {
 	code int
 }
 
-// do sends a request and waits for its answers.
+// do answers a request with what is known, else sends it.
 func (r *Remote) do(ctx context.Context, l lane, q *request) error {
+	if ctx.Err() == nil && r.foreseen(l, q) {
+		return nil
+	}
+	return r.send(ctx, l, q)
+}
+
+// send sends a request and waits for its answers.
+func (r *Remote) send(ctx context.Context, l lane, q *request) error {
 	q.ctx, q.done = ctx, make(chan struct{})
 	if err := ctx.Err(); err != nil {
 		q.dropped = true

@@ -72,13 +72,13 @@ func (r *Remote) writeAll(ctx context.Context, files []File) ([]Change, error) {
 		return nil, nil
 	}
 	for {
-		n, at, err := r.send(ctx, differ, changes)
+		n, at, err := r.put(ctx, differ, changes)
 		if at < 0 || at == 0 || ctx.Err() != nil {
 			return clip(changes, n), err
 		}
 		// A source was wrong, and nothing was written: those before it are right.
 		fault := err
-		if n, _, err = r.send(ctx, differ[:at], changes[:at]); err != nil {
+		if n, _, err = r.put(ctx, differ[:at], changes[:at]); err != nil {
 			return clip(changes, n), err
 		}
 		return clip(changes, n), fault
@@ -92,10 +92,10 @@ func clip(changes []Change, n int) []Change {
 	return changes[:n]
 }
 
-// send makes files so, and tells how many it has made; wrong is the index of one whose source did
+// put makes files so, and tells how many it has made; wrong is the index of one whose source did
 // not hold what it says, else -1.
-func (r *Remote) send(ctx context.Context, files []File, changes []Change) (made, wrong int, err error) {
-	s := tarStream{wrong: -1}
+func (r *Remote) put(ctx context.Context, files []File, changes []Change) (made, wrong int, err error) {
+	s := stream{wrong: -1}
 	apply := []string{"apply"}
 	var sums strings.Builder
 	var temporaries []string
@@ -176,12 +176,13 @@ func (r *Remote) send(ctx context.Context, files []File, changes []Change) (made
 	return made, -1, ctx.Err()
 }
 
-// spacious finds the full disk in what tar says in several lines.
+// spacious finds the full disk in what tar and others say.
 func spacious(err error) error {
-	for _, name := range []string{"No space left on device", "Disk quota exceeded"} {
-		if strings.Contains(err.Error(), name) {
-			return &quoted{err.Error(), errnos[name]}
-		}
+	switch text := err.Error(); {
+	case strings.Contains(text, "Disk quota exceeded"):
+		return syscall.EDQUOT
+	case strings.Contains(text, "No space left on device"), strings.Contains(text, "Wrote only"): // the latter is tar's, of a write that came half way
+		return syscall.ENOSPC
 	}
 	return err
 }

@@ -1,0 +1,98 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWhatTheRunBeforeReadIsAskedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	put(t, at("a"), "a", 0o600)
+	reads := func(t *testing.T, r *Remote) {
+		t.Helper()
+		if infos, err := r.Stat(t.Context(), at("a"), at("absent")); err != nil || len(infos) != 1 {
+			t.Errorf("%v, %v", infos, err)
+		}
+		if sums, err := r.Digest(t.Context(), at("a")); err != nil || sums[at("a")] != Digest([]byte("a")) {
+			t.Errorf("%v, %v", sums, err)
+		}
+		if b, err := r.ReadFile(t.Context(), at("a")); err != nil || string(b) != "a" {
+			t.Errorf("%q, %v", b, err)
+		}
+		if _, err := r.ReadFile(t.Context(), at("absent")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v", err)
+		}
+		if names, err := r.List(t.Context(), dir); err != nil || len(names) != 1 {
+			t.Errorf("%q, %v", names, err)
+		}
+		var exit *ExitError
+		if _, err := r.Run(t.Context(), Query("sh", "-c", "echo why >&2; exit 3")); !errors.As(err, &exit) || exit.Code != 3 || exit.Output != "why" {
+			t.Errorf("%v", err)
+		}
+		if changes, err := r.WriteFiles(t.Context(), File{Path: at("a"), Content: Text("a"), Mode: 0o600}); err != nil || changes != nil {
+			t.Errorf("%v, %v", changes, err)
+		}
+	}
+	first := remote(t, "sh")
+	reads(t, first)
+	b, err := json.Marshal(first.Reads())
+	if err != nil || strings.Contains(string(b), "why\\n") {
+		t.Fatalf("%s, %v", b, err)
+	}
+	var stored []Read
+	if err := json.Unmarshal(b, &stored); err != nil {
+		t.Fatal(err)
+	}
+	second := func() *Remote {
+		r := remote(t, "sh")
+		if err := r.Prefetch(t.Context(), stored); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := second()
+	// Compare asks for the same digest as was asked before, whose answer has been given.
+	if reads(t, r); r.RoundTrips() != 2 || r.transport.(*beside).shells() != 1 {
+		t.Errorf("%d round trips, %d shells", r.RoundTrips(), r.transport.(*beside).shells())
+	}
+	if len(r.Reads()) != len(stored) {
+		t.Errorf("it remembers %q of %q", r.Reads(), stored)
+	}
+
+	r = second()
+	for i := range 2 { // the second time it is asked again
+		if err := os.WriteFile(at("a"), fmt.Append(nil, i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := r.ReadFile(t.Context(), at("a")); err != nil || string(b) != []string{"a", "1"}[i] {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if err := r.Append(t.Context(), at("journal"), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := r.List(t.Context(), dir); err != nil || len(names) != 1 {
+		t.Errorf("after a line of the journal: %q, %v", names, err)
+	}
+	if _, err := r.Run(t.Context(), Cmd("touch", at("made"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadFile(t.Context(), at("absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if n := r.RoundTrips(); n != 5 {
+		t.Errorf("%d round trips: after a change nothing is known", n)
+	}
+	for _, bad := range []Read{{}, {"run", "", "", "id"}, {"query"}, {"query", "", "5", "cat"}, {"append", "/x", "0"}} {
+		if err := r.Prefetch(t.Context(), []Read{bad}); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
