@@ -6,12 +6,13 @@ import (
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
 )
 
 // Hosts are the machines that a document lists. They are there, and reached over SSH; all
 // are connected to at once. One that cannot be reached says why in its Err.
-func Hosts(ctx context.Context, c *config.Cluster, ssh *host.SSHClient) []*phases.Machine {
+func Hosts(ctx context.Context, c *config.Cluster, client *ssh.Client) []*phases.Machine {
 	machines := make([]*phases.Machine, len(c.Spec.Hosts))
 	var wg sync.WaitGroup
 	for i, n := range c.Spec.Hosts {
@@ -25,7 +26,7 @@ func Hosts(ctx context.Context, c *config.Cluster, ssh *host.SSHClient) []*phase
 			if to.Address == "" {
 				to.Address = n.Address
 			}
-			t, err := ssh.Connect(ctx, n.Name, to)
+			t, err := client.Connect(ctx, n.Name, to)
 			if err != nil {
 				m.Err = err
 				return

@@ -19,6 +19,7 @@ import (
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers"
@@ -34,7 +35,7 @@ type fleetOptions struct {
 	timeout     time.Duration
 	skip        []string
 	ignore      []string
-	ssh         host.SSHOptions
+	ssh         ssh.Options
 	askSudo     bool
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
@@ -166,11 +167,11 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			return nil, nil, misuse(err)
 		}
 	}
-	ssh, err := host.NewSSHClient(o.ssh)
+	client, err := ssh.New(o.ssh)
 	if err != nil {
 		return nil, nil, misuse(err)
 	}
-	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, ssh)}
+	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
 			f.closers = append(f.closers, func() { h.Close() })

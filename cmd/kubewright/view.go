@@ -19,7 +19,7 @@ type view struct {
 	err   io.Writer
 	color bool
 	bars  *bars // nil but on a terminal
-	quiet bool // only results are shown
+	quiet bool  // only results are shown
 	hosts int   // that events come from; with more than one, a line says which, and what is unchanged is not shown
 }
 

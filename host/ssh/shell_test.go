@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"io"
@@ -11,7 +11,7 @@ func TestShellRunsAsRootAndItsInputArrivesToTheByte(t *testing.T) {
 	server := startSSHD(t)
 	input := "BEGIN \x00\xff\r\n$(id) 'quoted'\n" + strings.Repeat("x", 1<<20)
 	for _, user := range []string{"root", testUser(t, "free", "secret", "/bin/sh", "%U ALL=(ALL) NOPASSWD: ALL")} {
-		h := server.login(user, SSHOptions{})
+		h := server.login(user, Options{})
 		for range 2 { // the first shell finds out about sudo
 			out, errs, err := shellOutput(t, h, "id -u; echo it\\'s; echo 'an error' >&2; exec cat\n", input)
 			if err != nil {
@@ -29,7 +29,7 @@ func TestShellRunsAsRootAndItsInputArrivesToTheByte(t *testing.T) {
 
 func TestShellTakesALongProgram(t *testing.T) {
 	sshHome(t)
-	h := startSSHD(t).login("root", SSHOptions{})
+	h := startSSHD(t).login("root", Options{})
 	out, _, err := shellOutput(t, h, "# "+strings.Repeat("long ", 100_000)+"\necho end; cat", "input")
 	if err != nil || out != "end\ninput" {
 		t.Errorf("%q, %v", out, err)
@@ -38,7 +38,7 @@ func TestShellTakesALongProgram(t *testing.T) {
 
 func TestSSHDialReachesWhatListensThere(t *testing.T) {
 	sshHome(t)
-	h := startSSHD(t).login("root", SSHOptions{})
+	h := startSSHD(t).login("root", Options{})
 	for _, addr := range []string{echo(t, "tcp", "127.0.0.1:0"), echo(t, "unix", t.TempDir()+"/socket")} {
 		network := "tcp"
 		if strings.HasPrefix(addr, "/") {

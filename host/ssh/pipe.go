@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"bytes"
@@ -17,6 +17,9 @@ import (
 // goroutine each, which ends when the server agrees or the connection ends; whoever waits here goes at once.
 
 // stream is what comes from a shell, or from sudo before.
+// maxQuoted bounds what an error quotes.
+const maxQuoted = 2 << 10
+
 type stream struct {
 	*link
 	ctx  context.Context // of the shell
@@ -106,7 +109,7 @@ func (s *stream) rest() string {
 		s.moved.Wait()
 	}
 	b := s.buf.Bytes()
-	return string(b[:min(len(b), maxOutput)])
+	return string(b[:min(len(b), maxQuoted)])
 }
 
 // ended is what a reader or writer of a shell returns instead of err: why there is no connection,

@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"crypto/rand"
@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
-	sshagent "golang.org/x/crypto/ssh/agent"
+	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/kubewright/kubewright/config"
@@ -24,7 +24,7 @@ func TestUnknownHostKeysAreRefusedBeforeAnyKeyIsUsed(t *testing.T) {
 	sshHome(t)
 	server := startSSHD(t)
 	path := filepath.Join(t.TempDir(), ".ssh", "known_hosts")
-	_, err := newClient(t, SSHOptions{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
+	_, err := newClient(t, Options{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
 	wants(t, err, "one", server.addr(), "not known", ssh.FingerprintSHA256(server.hostKey), "--accept-new-host-keys", "ssh-keyscan -p "+strconv.Itoa(server.port))
 	if strings.Contains(server.logged(), "publickey") {
 		t.Errorf("a key was used:\n%s", server.logged())
@@ -37,7 +37,7 @@ func TestUnknownHostKeysAreRefusedBeforeAnyKeyIsUsed(t *testing.T) {
 func TestUnknownHostKeysAreStoredOnDemand(t *testing.T) {
 	sshHome(t)
 	path := filepath.Join(t.TempDir(), ".ssh", "known_hosts")
-	c := newClient(t, SSHOptions{KnownHosts: []string{path}, AcceptNew: true})
+	c := newClient(t, Options{KnownHosts: []string{path}, AcceptNew: true})
 	servers := []*sshd{startSSHD(t), startSSHD(t), startSSHDAt(t, "::1", 0)}
 	var all sync.WaitGroup
 	for _, s := range append(servers, servers...) {
@@ -59,7 +59,7 @@ func TestUnknownHostKeysAreStoredOnDemand(t *testing.T) {
 			t.Errorf("%s: %v, %v", p, fi.Mode(), err)
 		}
 	}
-	strict := newClient(t, SSHOptions{KnownHosts: []string{path}})
+	strict := newClient(t, Options{KnownHosts: []string{path}})
 	for _, s := range servers {
 		h, err := strict.Connect(t.Context(), "one", s.to("root"))
 		if err != nil {
@@ -81,7 +81,7 @@ func TestChangedHostKeysAreRefusedWhateverTheFlags(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "known_hosts")
 			put(t, path, "# mine\n"+line, 0o600)
-			_, err := newClient(t, SSHOptions{KnownHosts: []string{path}, AcceptNew: true}).Connect(t.Context(), "one", server.to("root"))
+			_, err := newClient(t, Options{KnownHosts: []string{path}, AcceptNew: true}).Connect(t.Context(), "one", server.to("root"))
 			wants(t, err, "one", "HAS CHANGED", path+", line 2", ssh.FingerprintSHA256(server.hostKey), ssh.FingerprintSHA256(other), "ssh-keygen -R")
 			if got := text(t, path); got != "# mine\n"+line {
 				t.Errorf("the file was changed:\n%s", got)
@@ -98,7 +98,7 @@ func TestALineWithoutEndIsNotGluedToTheNext(t *testing.T) {
 	server := startSSHD(t)
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	put(t, path, strings.TrimSpace(knownLine("192.0.2.1:22", server.hostKey)), 0o600)
-	h, err := newClient(t, SSHOptions{KnownHosts: []string{path}, AcceptNew: true}).Connect(t.Context(), "one", server.to("root"))
+	h, err := newClient(t, Options{KnownHosts: []string{path}, AcceptNew: true}).Connect(t.Context(), "one", server.to("root"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestTheKnownKindOfHostKeyIsAskedFor(t *testing.T) {
 	server := startSSHD(t, "HostKey "+second)
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	put(t, path, knownLine(server.addr(), key), 0o600)
-	h, err := newClient(t, SSHOptions{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
+	h, err := newClient(t, Options{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestAPassphraseIsAskedForOnce(t *testing.T) {
 	path := filepath.Join(home, ".ssh", "id_ed25519")
 	server.allow(writeKey(t, path, "open sesame"))
 	var asked atomic.Int32
-	c := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}, Ask: func(prompt string) (string, error) {
+	c := newClient(t, Options{KnownHosts: []string{server.knows()}, Ask: func(prompt string) (string, error) {
 		if !strings.Contains(prompt, path) {
 			t.Errorf("prompt %q", prompt)
 		}
@@ -169,7 +169,7 @@ func TestAPassphraseThatNobodyKnows(t *testing.T) {
 		"three wrong passphrase": func(string) (string, error) { return "mistyped", nil },
 		"no terminal":            func(string) (string, error) { return "", errors.New("no terminal") },
 	} {
-		_, err := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}, Ask: ask}).Connect(t.Context(), "one", to)
+		_, err := newClient(t, Options{KnownHosts: []string{server.knows()}, Ask: ask}).Connect(t.Context(), "one", to)
 		wants(t, err, "one", path, want)
 		if strings.Contains(err.Error(), "mistyped") {
 			t.Errorf("%v shows what was typed", err)
@@ -179,7 +179,7 @@ func TestAPassphraseThatNobodyKnows(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	writeKey(t, other, "open sesame")
 	to.IdentityFile = other
-	_, err := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}, Ask: func(string) (string, error) {
+	_, err := newClient(t, Options{KnownHosts: []string{server.knows()}, Ask: func(string) (string, error) {
 		t.Error("asked for a key that the server does not know")
 		return "", nil
 	}}).Connect(t.Context(), "one", to)
@@ -199,7 +199,7 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	to := server.to("root")
 	for _, identity := range []string{path, ""} {
 		to.IdentityFile = identity
-		h, err := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
+		h, err := newClient(t, Options{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,17 +210,17 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	other := filepath.Join(home, "other")
 	writeKey(t, other, "")
 	to.IdentityFile = other
-	_, err = newClient(t, SSHOptions{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
+	_, err = newClient(t, Options{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
 	wants(t, err, "one", "the user root was not let in", other)
 	put(t, filepath.Join(home, ".ssh", "config"), "Host *\n IdentityAgent none\n", 0o600)
-	_, err = newClient(t, SSHOptions{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
+	_, err = newClient(t, Options{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
 	wants(t, err, "one", "the user root was not let in", other)
 }
 
 func startKeyAgent(t *testing.T, private any) string {
 	t.Helper()
-	ring := sshagent.NewKeyring()
-	if err := ring.Add(sshagent.AddedKey{PrivateKey: private}); err != nil {
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: private}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "agent")
@@ -236,7 +236,7 @@ func startKeyAgent(t *testing.T, private any) string {
 				return
 			}
 			go func() {
-				sshagent.ServeAgent(ring, conn)
+				agent.ServeAgent(ring, conn)
 				conn.Close()
 			}()
 		}
@@ -254,7 +254,7 @@ func TestACertificateBesideItsKeyIsUsed(t *testing.T) {
 	public := writeKey(t, path, "")
 	to := server.to("root")
 	to.IdentityFile = path
-	_, err := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
+	_, err := newClient(t, Options{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
 	wants(t, err, "not let in", path)
 	cert := &ssh.Certificate{Key: public, CertType: ssh.UserCert, ValidPrincipals: []string{"root"}, ValidBefore: ssh.CertTimeInfinity,
 		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": ""}}}
@@ -266,7 +266,7 @@ func TestACertificateBesideItsKeyIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, path+"-cert.pub", string(ssh.MarshalAuthorizedKey(cert)), 0o644)
-	h, err := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
+	h, err := newClient(t, Options{KnownHosts: []string{server.knows()}}).Connect(t.Context(), "one", to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestACertificateBesideItsKeyIsUsed(t *testing.T) {
 func TestErrorsOfALoginSayWhatWasTried(t *testing.T) {
 	sshHome(t)
 	server := startSSHD(t)
-	c := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}})
+	c := newClient(t, Options{KnownHosts: []string{server.knows()}})
 	_, err := c.Connect(t.Context(), "one", server.to("nobody-of-that-name"))
 	wants(t, err, "one", "nobody-of-that-name", "was not let in", server.keyFile, "authorized_keys")
 	to := server.to("root")

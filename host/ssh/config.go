@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"cmp"
@@ -105,7 +105,7 @@ func withoutMatch(path, text string) ([]byte, error) {
 }
 
 // endpoint looks a host up. What the document says wins.
-func (c *SSHClient) endpoint(name string, to config.SSH) (endpoint, error) {
+func (c *Client) endpoint(name string, to config.SSH) (endpoint, error) {
 	alias := strings.Trim(cmp.Or(to.Address, name), "[]")
 	get := func(keyword string) string { return must(c.config.Get(alias, keyword)) }
 	me, err := user.Current()
@@ -165,7 +165,7 @@ func must[T any](v T, _ error) T { return v }
 var variable = regexp.MustCompile(`\$\{(\w+)\}`)
 
 // path knows the forms of ssh_config(5): ~ and ${VARIABLE}.
-func (c *SSHClient) path(s string) string {
+func (c *Client) path(s string) string {
 	s = variable.ReplaceAllStringFunc(s, func(v string) string { return os.Getenv(v[2 : len(v)-1]) })
 	if s == "~" || strings.HasPrefix(s, "~/") {
 		return filepath.Join(c.home, s[1:])
@@ -174,7 +174,7 @@ func (c *SSHClient) path(s string) string {
 }
 
 // route is the hosts that a connection passes, the wanted one last.
-func (c *SSHClient) route(e endpoint, seen ...string) ([]endpoint, error) {
+func (c *Client) route(e endpoint, seen ...string) ([]endpoint, error) {
 	var route []endpoint
 	for i, jump := range e.jumps {
 		name, to, err := parseJump(jump)

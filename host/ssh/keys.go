@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
-	sshagent "golang.org/x/crypto/ssh/agent"
+	"golang.org/x/crypto/ssh/agent"
 )
 
 // defaultIdentities are ssh's own, in ~/.ssh.
@@ -34,7 +34,7 @@ type key struct {
 }
 
 // key reads a file once for all hosts.
-func (c *SSHClient) key(path string) *key {
+func (c *Client) key(path string) *key {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if k := c.keys[path]; k != nil {
@@ -144,7 +144,7 @@ type login struct {
 
 // login gathers keys in ssh's order: those that were named, the agent's, the default ones. The
 // agent signs for what it holds, so that nobody is asked for a passphrase.
-func (c *SSHClient) login(ctx context.Context, e endpoint, unlock func(*key) (ssh.Signer, error)) *login {
+func (c *Client) login(ctx context.Context, e endpoint, unlock func(*key) (ssh.Signer, error)) *login {
 	l := &login{}
 	held := map[string]ssh.Signer{} // by public key
 	var order []ssh.Signer
@@ -153,7 +153,7 @@ func (c *SSHClient) login(ctx context.Context, e endpoint, unlock func(*key) (ss
 		conn, err := d.DialContext(ctx, "unix", e.agent)
 		if err == nil {
 			l.agent = conn
-			order, err = sshagent.NewClient(conn).Signers()
+			order, err = agent.NewClient(conn).Signers()
 		}
 		if err != nil {
 			l.tried = append(l.tried, fmt.Sprintf("the agent at %s (it did not answer: %v)", e.agent, err))

@@ -1,4 +1,6 @@
-package host
+// Package ssh reaches hosts as users of ssh do: with their configuration, keys, agent, jump hosts and known
+// hosts, as root or by sudo. In goes how a host is reached; out comes a [host.Transport].
+package ssh
 
 import (
 	"context"
@@ -17,10 +19,11 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 )
 
-// SSHOptions are what concerns all hosts of one run.
-type SSHOptions struct {
+// Options are what concerns all hosts of one run.
+type Options struct {
 	Config     string   // ssh's configuration file; empty: ~/.ssh/config, if there is one
 	KnownHosts []string // files; empty: those of the configuration, else ~/.ssh/known_hosts. New keys go into the first
 	AcceptNew  bool     // unknown host keys are stored; changed ones are refused all the same
@@ -30,10 +33,10 @@ type SSHOptions struct {
 	SudoPassword string // empty: Ask, once for all hosts with the same user
 }
 
-// SSHClient connects to hosts. Configuration, known hosts, keys, passphrases, passwords and jump
+// Client connects to hosts. Configuration, known hosts, keys, passphrases, passwords and jump
 // hosts are one for all of them. It is safe for concurrent use.
-type SSHClient struct {
-	SSHOptions
+type Client struct {
+	Options
 	home    string
 	config  *ssh_config.Config
 	connect time.Duration // for TCP, and again for what follows until the login is done
@@ -48,13 +51,13 @@ type SSHClient struct {
 	flight    singleflight.Group
 }
 
-// NewSSHClient reads ssh's configuration.
-func NewSSHClient(o SSHOptions) (*SSHClient, error) {
+// New reads ssh's configuration.
+func New(o Options) (*Client, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return nil, err
 	}
-	c := &SSHClient{SSHOptions: o, home: home, connect: 15 * time.Second, silence: 15 * time.Second,
+	c := &Client{Options: o, home: home, connect: 15 * time.Second, silence: 15 * time.Second,
 		keys: map[string]*key{}, hosts: map[string]*knownHosts{}, passwords: map[string]*password{}, jumps: map[string]*link{}}
 	path := c.path(o.Config)
 	if path == "" {
@@ -65,7 +68,7 @@ func NewSSHClient(o SSHOptions) (*SSHClient, error) {
 }
 
 // Close ends the connections to jump hosts, and so all that go through them.
-func (c *SSHClient) Close() error {
+func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range c.jumps {
@@ -75,7 +78,7 @@ func (c *SSHClient) Close() error {
 }
 
 // ask is nil where there is nobody to ask.
-func (c *SSHClient) ask() func(string) (string, error) {
+func (c *Client) ask() func(string) (string, error) {
 	if c.Ask == nil {
 		return nil
 	}
@@ -86,10 +89,10 @@ func (c *SSHClient) ask() func(string) (string, error) {
 	}
 }
 
-// SSH is a Transport: one connection to a host.
-type SSH struct {
+// Transport is a [host.Transport]: one connection to a host.
+type Transport struct {
 	*link
-	shared *SSHClient
+	shared *Client
 	before *link // the last jump host; nil: none
 	root   root
 
@@ -97,11 +100,11 @@ type SSH struct {
 	relays   map[string]string // socket of the host -> the one that the user may open
 }
 
-var _ Transport = (*SSH)(nil)
+var _ host.Transport = (*Transport)(nil)
 
 // Connect logs in to a host; name is what the document calls it, and its address where to has
 // none. Errors name the host and say what to do. The connection lasts beyond ctx.
-func (c *SSHClient) Connect(ctx context.Context, name string, to config.SSH) (*SSH, error) {
+func (c *Client) Connect(ctx context.Context, name string, to config.SSH) (*Transport, error) {
 	e, err := c.endpoint(name, to)
 	if err != nil {
 		return nil, err
@@ -120,12 +123,12 @@ func (c *SSHClient) Connect(ctx context.Context, name string, to config.SSH) (*S
 	if err != nil {
 		return nil, err
 	}
-	return &SSH{link: l, shared: c, before: before, root: newRoot(), relays: map[string]string{}}, nil
+	return &Transport{link: l, shared: c, before: before, root: newRoot(), relays: map[string]string{}}, nil
 }
 
 // jump gives the connection to the last host of a route. It is shared: a bastion drops those who
 // knock a hundred times at once (MaxStartups).
-func (c *SSHClient) jump(ctx context.Context, before *link, route []endpoint) (*link, error) {
+func (c *Client) jump(ctx context.Context, before *link, route []endpoint) (*link, error) {
 	var names []string
 	for _, e := range route {
 		names = append(names, e.user+"@"+e.addr())
@@ -203,7 +206,7 @@ func (l *link) cause() error {
 }
 
 // link connects, verifies the host key, and logs in.
-func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, error) {
+func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, error) {
 	known, err := c.known(e.known)
 	if err != nil {
 		return nil, err
@@ -252,7 +255,7 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 	case hostKey != nil:
 		return nil, fmt.Errorf("%s: %w", e, hostKey)
 	case conn.ended.Load() != nil && errors.Is(*conn.ended.Load(), slow):
-		return nil, &UnreachableError{fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, c.connect)}
+		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, c.connect)}
 	case login.refused != nil:
 		return nil, fmt.Errorf("%s: %w", e, login.refused)
 	case !verified && len(algorithms) > 0 && errors.As(err, &negotiation):
@@ -263,7 +266,7 @@ func (c *SSHClient) link(ctx context.Context, before *link, e endpoint) (*link, 
 	case verified:
 		return nil, fmt.Errorf("%s: the user %s was not let in; tried: %s (%w). See that the user's name is right, and that the public key is in its ~/.ssh/authorized_keys there", e, e.user, login, err)
 	default:
-		return nil, &UnreachableError{fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)}
+		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)}
 	}
 	l := &link{endpoint: e, client: ssh.NewClient(client, channels, requests), conn: conn}
 	go l.keepAlive(c.silence)
@@ -297,7 +300,7 @@ func wait[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, err
 }
 
 // dialServer makes the TCP connection, through the jump host if there is one.
-func (c *SSHClient) dialServer(ctx context.Context, before *link, e endpoint) (net.Conn, error) {
+func (c *Client) dialServer(ctx context.Context, before *link, e endpoint) (net.Conn, error) {
 	timed, cancel := context.WithTimeout(ctx, c.connect)
 	defer cancel()
 	var conn net.Conn
@@ -314,9 +317,9 @@ func (c *SSHClient) dialServer(ctx context.Context, before *link, e endpoint) (n
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: %w", e, context.Cause(ctx))
 	case timed.Err() != nil:
-		return nil, &UnreachableError{fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, c.connect)}
+		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, c.connect)}
 	}
-	return nil, &UnreachableError{fmt.Errorf("%s: not reachable: %w: see that the host is up, and that sshd listens on port %s", e, err, e.port)}
+	return nil, &host.UnreachableError{Err: fmt.Errorf("%s: not reachable: %w: see that the host is up, and that sshd listens on port %s", e, err, e.port)}
 }
 
 // keepAlive ends a connection that is not heard of any more: what is sent into a dead one is never

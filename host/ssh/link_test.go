@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"context"
@@ -72,7 +72,7 @@ func TestADeadLinkEndsEverythingThatWaits(t *testing.T) {
 	sshHome(t)
 	server := startSSHD(t)
 	way := startLine(t, server.addr())
-	c := newClient(t, SSHOptions{AcceptNew: true})
+	c := newClient(t, Options{AcceptNew: true})
 	c.silence = 300 * time.Millisecond
 	to := server.to("root")
 	to.Port = way.port()
@@ -113,7 +113,7 @@ func (endless) Read(b []byte) (int, error) { return len(b), nil }
 func TestAServerThatGoesIsNotAnEndOfFile(t *testing.T) {
 	sshHome(t)
 	server := startSSHD(t)
-	h := server.login("root", SSHOptions{})
+	h := server.login("root", Options{})
 	pipe, err := h.Shell(t.Context(), "echo on; read _; kill -9 $PPID; exec cat") // the server's process of this connection
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c := newClient(t, SSHOptions{})
+	c := newClient(t, Options{})
 	to := config.SSH{Address: "127.0.0.1", Port: int32(l.Addr().(*net.TCPAddr).Port)}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() {
@@ -156,7 +156,7 @@ func TestAServerThatNeverAnswersIsGivenUp(t *testing.T) {
 
 func TestTheEndOfAContextEndsTheShell(t *testing.T) {
 	sshHome(t)
-	h := startSSHD(t).login("root", SSHOptions{})
+	h := startSSHD(t).login("root", Options{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	pipe, err := h.Shell(ctx, "echo on; exec sleep 1000")
 	if err != nil {
@@ -179,7 +179,7 @@ func TestTheEndOfAContextEndsTheShell(t *testing.T) {
 
 func TestUnreadErrorsDoNotHoldUpTheOutput(t *testing.T) {
 	sshHome(t)
-	h := startSSHD(t).login("root", SSHOptions{})
+	h := startSSHD(t).login("root", Options{})
 	pipe, err := h.Shell(t.Context(), "head -c 900000 /dev/zero >&2; echo on")
 	if err != nil {
 		t.Fatal(err)
@@ -208,13 +208,13 @@ func TestJumpHosts(t *testing.T) {
 	to := config.SSH{Address: "127.0.0.1", Port: int32(far.port), User: "root", ProxyJump: "near,root@" + middle.addr()}
 
 	// Each one's key is verified.
-	_, err := newClient(t, SSHOptions{}).Connect(t.Context(), "far", to)
+	_, err := newClient(t, Options{}).Connect(t.Context(), "far", to)
 	wants(t, err, "far", "jump host", "near", "not known", fingerprint(near.hostKey))
 	put(t, path, knownLine(way.Addr().String(), near.hostKey), 0o600)
-	_, err = newClient(t, SSHOptions{}).Connect(t.Context(), "far", to)
+	_, err = newClient(t, Options{}).Connect(t.Context(), "far", to)
 	wants(t, err, "far", "jump host", "not known", fingerprint(middle.hostKey))
 
-	c := newClient(t, SSHOptions{AcceptNew: true})
+	c := newClient(t, Options{AcceptNew: true})
 	before := way.count.Load()
 	var all sync.WaitGroup
 	for range 3 {
@@ -249,7 +249,7 @@ func TestSSHDialTellsRefusedFromForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	h := startSSHD(t).login("root", SSHOptions{})
+	h := startSSHD(t).login("root", Options{})
 	if _, err := h.Dial(t.Context(), "tcp", closed.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
 		t.Errorf("a closed port: %v", err)
 	}
@@ -268,7 +268,7 @@ func TestSSHDialTellsRefusedFromForbidden(t *testing.T) {
 	}
 
 	open := echo(t, "tcp", "127.0.0.1:0")
-	h = startSSHD(t, "AllowTcpForwarding no", "AllowStreamLocalForwarding no").login("root", SSHOptions{})
+	h = startSSHD(t, "AllowTcpForwarding no", "AllowStreamLocalForwarding no").login("root", Options{})
 	conn, err := h.Dial(t.Context(), "tcp", "127.0.0.1:"+portOf(open)) // goes directly
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestSSHConfig(t *testing.T) {
 		"Host jump", " User hop", "Host self* ", " ProxyJump self-bastion",
 		"Match host x exec \"true\"", " ForwardAgent yes",
 	}, "\n"), 0o600)
-	c := newClient(t, SSHOptions{})
+	c := newClient(t, Options{})
 	e, err := c.endpoint("alias", config.SSH{})
 	if err != nil {
 		t.Fatal(err)
@@ -338,8 +338,8 @@ func TestSSHConfig(t *testing.T) {
 	}
 
 	put(t, filepath.Join(home, "match"), "Host a\n Port 1\nMatch user ops\n Compression yes\n User x\n", 0o600)
-	_, err = NewSSHClient(SSHOptions{Config: filepath.Join(home, "match")})
+	_, err = New(Options{Config: filepath.Join(home, "match")})
 	wants(t, err, "match", "line 5", "User", "Match")
-	_, err = NewSSHClient(SSHOptions{Config: filepath.Join(home, "absent")})
+	_, err = New(Options{Config: filepath.Join(home, "absent")})
 	wants(t, err, "absent")
 }

@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/kubewright/kubewright/host"
 )
 
 // How a shell becomes root's is found out by the first one of a connection.
@@ -35,7 +37,7 @@ func newRoot() root { return root{deciding: make(chan struct{}, 1)} }
 // the other with it. A lost connection is an error on all three, never a plain end of file.
 //
 // The end of ctx closes the Pipe, also long after Shell has returned.
-func (s *SSH) Shell(ctx context.Context, program string) (*Pipe, error) {
+func (s *Transport) Shell(ctx context.Context, program string) (*host.Pipe, error) {
 	if s.user == "root" {
 		return s.start(ctx, isRoot, program, "")
 	}
@@ -79,7 +81,7 @@ func (s *SSH) Shell(ctx context.Context, program string) (*Pipe, error) {
 
 // startWithPassword lets the first host prove a password before the others send it: a wrong one
 // is tried once, not once per host, as accounts of a directory are locked after a few.
-func (s *SSH) startWithPassword(ctx context.Context, program string) (*Pipe, error) {
+func (s *Transport) startWithPassword(ctx context.Context, program string) (*host.Pipe, error) {
 	p, proving, err := s.shared.password(ctx, s.endpoint)
 	if err != nil {
 		return nil, err
@@ -103,7 +105,7 @@ func (s *SSH) startWithPassword(ctx context.Context, program string) (*Pipe, err
 // random word; it is in single quotes without any of the characters that sh, csh and fish treat
 // differently there. The program's text comes over standard input. dd takes what it was told and
 // no byte more, which not every head does.
-func (s *SSH) start(ctx context.Context, way int, program, password string) (*Pipe, error) {
+func (s *Transport) start(ctx context.Context, way int, program, password string) (*host.Pipe, error) {
 	word := "kubewright-" + rand.Text()
 	script := fmt.Sprintf(`echo %s; eval "$(dd bs=%d count=1 iflag=fullblock 2>/dev/null)"`, word, max(len(program), 1))
 	command := "env LC_ALL=C sh -c '" + script + "'"
@@ -134,7 +136,7 @@ func (s *SSH) start(ctx context.Context, way int, program, password string) (*Pi
 		end(io.ErrClosedPipe)
 		return nil
 	}
-	failed := func(err error) (*Pipe, error) {
+	failed := func(err error) (*host.Pipe, error) {
 		closing()
 		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
 	}
@@ -161,11 +163,11 @@ func (s *SSH) start(ctx context.Context, way int, program, password string) (*Pi
 		closing()
 		return nil, err
 	} // else sudo has ended, and Out says why
-	return &Pipe{In: in, Out: out, Err: errs, Close: closing}, nil
+	return &host.Pipe{In: in, Out: out, Err: errs, Close: closing}, nil
 }
 
 // enterPassword returns when sudo has started the shell.
-func (s *SSH) enterPassword(ctx context.Context, in io.Writer, out *output, password string) error {
+func (s *Transport) enterPassword(ctx context.Context, in io.Writer, out *output, password string) error {
 	// A second prompt says that the password was wrong, and that sudo waits for another.
 	out.errs.listen(out.word, func() { out.input.CloseWrite() })
 	slow := time.AfterFunc(starting, func() {

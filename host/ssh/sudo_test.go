@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ func TestSudoTakesThePasswordAndTheProgramNeverSeesIt(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			user := testUser(t, kind, "very secret", "/bin/sh", rules...)
-			h := server.login(user, SSHOptions{SudoPassword: "very secret"})
+			h := server.login(user, Options{SudoPassword: "very secret"})
 			for range 2 {
 				out, errs, err := shellOutput(t, h, "id -u; echo an error >&2; cat", "input\n")
 				if err != nil || out != "0\ninput\n" || errs != "an error\n" {
@@ -40,7 +40,7 @@ func TestSudoTakesThePasswordAndTheProgramNeverSeesIt(t *testing.T) {
 func TestSudoWithoutPasswordThrowsAwayOneThatWasSent(t *testing.T) {
 	sshHome(t)
 	user := testUser(t, "nopass", "very secret", "/bin/sh", plainSudo, "%U ALL=(ALL) NOPASSWD: ALL")
-	h := startSSHD(t).login(user, SSHOptions{SudoPassword: "very secret"})
+	h := startSSHD(t).login(user, Options{SudoPassword: "very secret"})
 	pipe, err := h.start(t.Context(), sudoPassword, "cat; echo end", "very secret")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestSudoIsAskedForItsPasswordOnceForAllHosts(t *testing.T) {
 	user := testUser(t, "ask", "very secret", "/bin/sh", plainSudo, "%U ALL=(ALL) ALL")
 	server := startSSHD(t)
 	var asked []string
-	c := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}, Ask: func(prompt string) (string, error) {
+	c := newClient(t, Options{KnownHosts: []string{server.knows()}, Ask: func(prompt string) (string, error) {
 		asked = append(asked, prompt)
 		return "very secret", nil
 	}})
@@ -86,7 +86,7 @@ func TestSudoRefusesAWrongPasswordOnceForAllHosts(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "sudo.log")
 	user := testUser(t, "wrong", "very secret", "/bin/sh", plainSudo, "Defaults:%U logfile="+log, "%U ALL=(ALL) ALL")
 	server := startSSHD(t)
-	c := newClient(t, SSHOptions{KnownHosts: []string{server.knows()}, SudoPassword: "mistyped"})
+	c := newClient(t, Options{KnownHosts: []string{server.knows()}, SudoPassword: "mistyped"})
 	for _, name := range []string{"one", "two"} {
 		h, err := c.Connect(t.Context(), name, server.to(user))
 		if err != nil {
@@ -109,13 +109,13 @@ func TestSudoErrorsSayWhatToDo(t *testing.T) {
 	server := startSSHD(t)
 	for kind, c := range map[string]struct {
 		rules, want []string
-		o           SSHOptions
+		o           Options
 	}{
-		"tty":     {[]string{"Defaults:%U requiretty", "%U ALL=(ALL) NOPASSWD: ALL"}, []string{"must have a tty", "requiretty"}, SSHOptions{}},
-		"nobody":  {[]string{plainSudo, "%U ALL=(ALL) ALL"}, []string{"wants a password", "nobody to ask", "NOPASSWD"}, SSHOptions{}},
-		"unknown": {nil, []string{"not in the sudoers file", "log in as root"}, SSHOptions{SudoPassword: "very secret"}},
-		"few":     {[]string{plainSudo, "%U ALL=(ALL) NOPASSWD: /bin/true"}, []string{"not allowed", "add `"}, SSHOptions{SudoPassword: "very secret"}},
-		"refused": {[]string{plainSudo, "%U ALL=(ALL) ALL"}, []string{"Password of", "no terminal"}, SSHOptions{Ask: func(prompt string) (string, error) {
+		"tty":     {[]string{"Defaults:%U requiretty", "%U ALL=(ALL) NOPASSWD: ALL"}, []string{"must have a tty", "requiretty"}, Options{}},
+		"nobody":  {[]string{plainSudo, "%U ALL=(ALL) ALL"}, []string{"wants a password", "nobody to ask", "NOPASSWD"}, Options{}},
+		"unknown": {nil, []string{"not in the sudoers file", "log in as root"}, Options{SudoPassword: "very secret"}},
+		"few":     {[]string{plainSudo, "%U ALL=(ALL) NOPASSWD: /bin/true"}, []string{"not allowed", "add `"}, Options{SudoPassword: "very secret"}},
+		"refused": {[]string{plainSudo, "%U ALL=(ALL) ALL"}, []string{"Password of", "no terminal"}, Options{Ask: func(prompt string) (string, error) {
 			return "", errors.New(prompt + "no terminal")
 		}}},
 	} {
@@ -137,7 +137,7 @@ func TestShellStartsUnderEveryLoginShell(t *testing.T) {
 				t.Skipf("needs %s: %v", shell, err)
 			}
 			user := testUser(t, shell, "very secret", path, plainSudo, "%U ALL=(ALL) ALL")
-			h := server.login(user, SSHOptions{SudoPassword: "very secret"})
+			h := server.login(user, Options{SudoPassword: "very secret"})
 			if out, _, err := shellOutput(t, h, `echo "$((1+1))" '!x' '\'; cat`, "input"); err != nil || out != "2 !x \\\ninput" {
 				t.Errorf("%q, %v", out, err)
 			}
@@ -153,10 +153,10 @@ func TestShellSkipsWhatALoginShellPrints(t *testing.T) {
 	put(t, greeting, "#!/bin/sh\necho Welcome\nprintf 'no line end'\necho; exec /bin/sh \"$@\"\n", 0o755)
 	user := testUser(t, "greeting", "very secret", greeting, plainSudo, "%U ALL=(ALL) NOPASSWD: ALL")
 	server := startSSHD(t)
-	if out, _, err := shellOutput(t, server.login(user, SSHOptions{}), "echo hello", ""); err != nil || out != "hello\n" {
+	if out, _, err := shellOutput(t, server.login(user, Options{}), "echo hello", ""); err != nil || out != "hello\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 	user = testUser(t, "nologin", "very secret", "/usr/sbin/nologin", plainSudo, "%U ALL=(ALL) NOPASSWD: ALL")
-	_, _, err := shellOutput(t, server.login(user, SSHOptions{}), "echo hello", "")
+	_, _, err := shellOutput(t, server.login(user, Options{}), "echo hello", "")
 	wants(t, err, "one", "This account is currently not available")
 }

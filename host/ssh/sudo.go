@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"context"
@@ -17,7 +17,7 @@ type password struct {
 
 // password gives the user's, and asks for it once. Its mutex is held if it has not been proven:
 // then the caller proves it, and releases it.
-func (c *SSHClient) password(ctx context.Context, e endpoint) (p *password, proving bool, err error) {
+func (c *Client) password(ctx context.Context, e endpoint) (p *password, proving bool, err error) {
 	c.mu.Lock()
 	if p = c.passwords[e.user]; p == nil {
 		p = &password{alone: make(chan struct{}, 1), text: c.SudoPassword}
@@ -46,7 +46,7 @@ func (c *SSHClient) password(ctx context.Context, e endpoint) (p *password, prov
 
 func (p *password) release() { <-p.alone }
 
-func (c *SSHClient) askPassword(ctx context.Context, e endpoint) (string, error) {
+func (c *Client) askPassword(ctx context.Context, e endpoint) (string, error) {
 	ask := c.ask()
 	if ask == nil {
 		return "", errors.New("there is nobody to ask for it: run this in a terminal, or let the user do without (NOPASSWD: in sudoers), or log in as root")

@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 // Dial connects from the host's own view of the network, by SSH forwarding. Where the server
 // forbids that, a TCP connection goes to the host directly. An address that nobody listens at is
 // [syscall.ECONNREFUSED]. The end of ctx does not end a connection that was made.
-func (s *SSH) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (s *Transport) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var conn net.Conn
 	var err error
 	switch network {
@@ -61,7 +61,7 @@ func (l *link) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 
 // dialDirectly goes without the server: to its own address, on the way that SSH takes, for what
 // listens on all addresses there; else to the address itself.
-func (s *SSH) dialDirectly(ctx context.Context, addr string) (net.Conn, error) {
+func (s *Transport) dialDirectly(ctx context.Context, addr string) (net.Conn, error) {
 	ip, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ type knownHosts struct {
 }
 
 // known reads a set of files once.
-func (c *SSHClient) known(files []string) (*knownHosts, error) {
+func (c *Client) known(files []string) (*knownHosts, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := strings.Join(files, "\n")

@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 
 // dialUnix opens a socket. sshd does so as the user who logged in: one who is not root gets at
 // root's sockets through a relay.
-func (s *SSH) dialUnix(ctx context.Context, path string) (net.Conn, error) {
+func (s *Transport) dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	at, err := path, error(nil)
 	if s.user != "root" {
 		if at, err = s.relayed(ctx, path); err != nil {
@@ -89,7 +89,7 @@ func socketError(state, words string) error {
 }
 
 // relayed makes a relay once per socket.
-func (s *SSH) relayed(ctx context.Context, path string) (string, error) {
+func (s *Transport) relayed(ctx context.Context, path string) (string, error) {
 	s.relaying.Lock()
 	defer s.relaying.Unlock()
 	if at := s.relays[path]; at != "" {
@@ -112,13 +112,13 @@ func (s *SSH) relayed(ctx context.Context, path string) (string, error) {
 }
 
 // unit is the name of the relay's units: one per user and socket.
-func (s *SSH) unit(path string) string {
+func (s *Transport) unit(path string) string {
 	sum := sha256.Sum256([]byte(s.user + " " + path))
 	return "kubewright-relay-" + hex.EncodeToString(sum[:6])
 }
 
 // say runs a program and returns what it prints.
-func (s *SSH) say(ctx context.Context, program string) (string, error) {
+func (s *Transport) say(ctx context.Context, program string) (string, error) {
 	pipe, err := s.Shell(ctx, program)
 	if err != nil {
 		return "", err
@@ -131,7 +131,7 @@ func (s *SSH) say(ctx context.Context, program string) (string, error) {
 }
 
 // Close ends all shells and connections, and the relays, if the host still answers.
-func (s *SSH) Close() error {
+func (s *Transport) Close() error {
 	s.relaying.Lock()
 	defer s.relaying.Unlock()
 	if len(s.relays) > 0 && s.cause() == nil {

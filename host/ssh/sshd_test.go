@@ -1,4 +1,4 @@
-package host
+package ssh
 
 import (
 	"bufio"
@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -182,9 +183,9 @@ func sshHome(t *testing.T) string {
 	return home
 }
 
-func newClient(t *testing.T, o SSHOptions) *SSHClient {
+func newClient(t *testing.T, o Options) *Client {
 	t.Helper()
-	c, err := NewSSHClient(o)
+	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func newClient(t *testing.T, o SSHOptions) *SSHClient {
 }
 
 // login connects to a server whose key is known.
-func (s *sshd) login(user string, o SSHOptions) *SSH {
+func (s *sshd) login(user string, o Options) *Transport {
 	s.t.Helper()
 	o.KnownHosts = append(o.KnownHosts, s.knows())
 	h, err := newClient(s.t, o).Connect(s.t.Context(), "one", s.to(user))
@@ -205,7 +206,7 @@ func (s *sshd) login(user string, o SSHOptions) *SSH {
 }
 
 // output runs a program and returns what it printed.
-func shellOutput(t *testing.T, h *SSH, program, input string) (string, string, error) {
+func shellOutput(t *testing.T, h *Transport, program, input string) (string, string, error) {
 	t.Helper()
 	pipe, err := h.Shell(t.Context(), program)
 	if err != nil {
@@ -274,7 +275,7 @@ var removeLeftUsers = sync.OnceFunc(func() {
 		if !ours || err != nil {
 			continue
 		}
-		if _, err := processStart(pid); err != nil {
+		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
 			os.Remove(filepath.Join("/etc/sudoers.d", name))
 			exec.Command("userdel", "--force", name).Run()
 		}
@@ -362,4 +363,23 @@ func publicKey(t *testing.T, path string) ssh.PublicKey {
 func portOf(addr string) string {
 	_, port, _ := net.SplitHostPort(addr)
 	return port
+}
+
+func put(t *testing.T, path, content string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func text(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
