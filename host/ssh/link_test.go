@@ -177,6 +177,18 @@ func TestTheEndOfAContextEndsTheShell(t *testing.T) {
 	}
 }
 
+func TestAServerThatOpensNoMoreSessions(t *testing.T) {
+	sshHome(t)
+	h := startSSHD(t, "MaxSessions 1").login("root", Options{})
+	pipe, err := h.Shell(t.Context(), "exec cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	_, err = h.Shell(t.Context(), "true")
+	wants(t, err, "one", "MaxSessions")
+}
+
 func TestUnreadErrorsDoNotHoldUpTheOutput(t *testing.T) {
 	sshHome(t)
 	h := startSSHD(t).login("root", Options{})
@@ -237,9 +249,9 @@ func TestJumpHosts(t *testing.T) {
 	to.Port = 1
 	_, err = c.Connect(t.Context(), "far", to)
 	wants(t, err, "far", "not reachable", "refused")
-	to.ProxyJump = "127.0.0.1:1"
+	to.ProxyJump = "127.0.0.1:2"
 	_, err = c.Connect(t.Context(), "far", to)
-	wants(t, err, "far", "jump host", "127.0.0.1:1", "not reachable", "refused")
+	wants(t, err, "far", "jump host", "127.0.0.1:2", "not reachable", "refused")
 }
 
 func TestSSHDialTellsRefusedFromForbidden(t *testing.T) {

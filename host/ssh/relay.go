@@ -50,30 +50,42 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // dialUnix opens a socket. sshd does so as the user who logged in: one who is not root gets at
 // root's sockets through a relay.
 func (s *Transport) dialUnix(ctx context.Context, path string) (net.Conn, error) {
-	at, err := path, error(nil)
-	if s.user != "root" {
-		if at, err = s.relayed(ctx, path); err != nil {
-			return nil, err
-		}
+	if s.user == "root" {
+		return s.openSocket(ctx, path)
 	}
-	conn, err := wait(ctx, func() (net.Conn, error) { return s.client.Dial("unix", at) }, closeLate)
-	var refused *ssh.OpenChannelError
-	if !errors.As(err, &refused) {
-		if err != nil {
-			err = s.lost(err)
-		}
-		return conn, err
-	}
-	// OpenSSH has one answer for a socket that is missing, one that nobody listens at, and a
-	// configuration that forbids it.
-	state, err := s.say(ctx, socketState+"state "+quote(at))
+	at, err := s.relayed(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	if at != path && state != "listens" { // somebody stopped the relay
-		s.relaying.Lock()
+	conn, err := s.openSocket(ctx, at)
+	if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
+		return conn, err
+	}
+	s.relaying.Lock() // somebody has stopped the relay
+	if s.relays[path] == at {
 		delete(s.relays, path)
-		s.relaying.Unlock()
+	}
+	s.relaying.Unlock()
+	if at, err = s.relayed(ctx, path); err != nil {
+		return nil, err
+	}
+	return s.openSocket(ctx, at)
+}
+
+// openSocket asks the server. OpenSSH has one answer for a socket that is missing, one that nobody
+// listens at, and a configuration that forbids it: a look at the host tells them apart.
+func (s *Transport) openSocket(ctx context.Context, path string) (net.Conn, error) {
+	conn, err := wait(ctx, func() (net.Conn, error) { return s.client.Dial("unix", path) }, closeLate)
+	var refused *ssh.OpenChannelError
+	switch {
+	case err == nil:
+		return conn, nil
+	case !errors.As(err, &refused):
+		return nil, s.lost(err)
+	}
+	state, err := s.say(ctx, socketState+"state "+quote(path))
+	if err != nil {
+		return nil, err
 	}
 	return nil, socketError(state, refused.Message)
 }

@@ -118,6 +118,10 @@ func (s *Transport) start(ctx context.Context, way int, program, password string
 		command = "env LC_ALL=C sudo -k -S -p " + word + " sh -c '" + script + "'"
 	}
 	channel, requests, err := s.open(ctx, "session", nil)
+	var full *ssh.OpenChannelError
+	if errors.As(err, &full) {
+		err = fmt.Errorf("the server opened no further session (%s): see MaxSessions in its sshd_config, and how many are open", full.Message)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: start a shell: %w", s.endpoint, err)
 	}
