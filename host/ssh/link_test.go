@@ -165,10 +165,17 @@ func TestTheEndOfAContextEndsTheShell(t *testing.T) {
 	if _, err := io.ReadFull(pipe.Out, make([]byte, 3)); err != nil {
 		t.Fatal(err)
 	}
+	full, written := make(chan struct{}), make(chan error, 1)
+	go func() {
+		io.CopyN(pipe.In, endless{}, 2<<20) // the window; the program reads none of it
+		close(full)
+		_, err := io.Copy(pipe.In, endless{})
+		written <- err
+	}()
+	<-full
 	cancel(errors.New("interrupted"))
+	wants(t, <-written, "one", "interrupted")
 	_, err = pipe.Out.Read(make([]byte, 1))
-	wants(t, err, "one", "interrupted")
-	_, err = io.Copy(pipe.In, endless{})
 	wants(t, err, "one", "interrupted")
 	_, err = h.Shell(ctx, "true")
 	wants(t, err, "one", "interrupted")
@@ -243,6 +250,11 @@ func TestJumpHosts(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if h, err := c.Connect(t.Context(), "far", to); err != nil {
+		t.Error(err)
+	} else {
+		h.Close()
+	}
 	if n := way.count.Load() - before; n != 1 {
 		t.Errorf("%d connections to the jump host, want one", n)
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -344,6 +345,19 @@ func writeECDSA(t *testing.T, path string) ssh.PublicKey {
 		t.Fatal(err)
 	}
 	put(t, path, string(pem.EncodeToMemory(block)), 0o600)
+	key, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func rsaKey(t *testing.T) ssh.PublicKey {
+	t.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
 	key, err := ssh.NewPublicKey(private.Public())
 	if err != nil {
 		t.Fatal(err)
