@@ -201,7 +201,7 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SSH_AUTH_SOCK", startKeyAgent(t, private))
+	t.Setenv("SSH_AUTH_SOCK", startAgent(t, private))
 	to := server.to("root")
 	for _, identity := range []string{path, ""} {
 		to.IdentityFile = identity
@@ -223,7 +223,7 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	wants(t, err, "one", "the user root was not let in", other)
 }
 
-func startKeyAgent(t *testing.T, private any) string {
+func startAgent(t *testing.T, private any) string {
 	t.Helper()
 	ring := agent.NewKeyring()
 	if err := ring.Add(agent.AddedKey{PrivateKey: private}); err != nil {
