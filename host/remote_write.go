@@ -90,7 +90,7 @@ func clip(changes []Change, n int) []Change {
 // put makes files so, and tells how many it has made; wrong is the index of one whose source did
 // not hold what it says, else -1.
 func (r *Remote) put(ctx context.Context, files []File, changes []Change) (made, wrong int, err error) {
-	s := tarStream{wrong: -1}
+	s := stream{wrong: -1}
 	apply := []string{"apply"}
 	var sums strings.Builder
 	var temporaries []string

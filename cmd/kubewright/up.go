@@ -40,9 +40,7 @@ lists is reported and left alone: "kubewright remove" removes.`,
 	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
 	must(cmd.MarkFlagFilename("kubeconfig"))
 	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
-	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
 	must(cmd.MarkFlagFilename("plan", "json"))
-	must(cmd.MarkFlagFilename("timeline", "html", "svg"))
 	must(cmd.MarkFlagFilename("timeline", "html", "svg"))
 	return cmd
 }
@@ -71,11 +69,6 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		}
 	}
 	runErr := u.Run(ctx)
-	if picture != "" && len(v.drawn) > 0 {
-		if err := drawTimeline(picture, v.drawn); err != nil {
-			runErr = errors.Join(runErr, fmt.Errorf("--timeline: %w", err))
-		}
-	}
 	if picture != "" && len(v.drawn) > 0 {
 		if err := drawTimeline(picture, v.drawn); err != nil {
 			runErr = errors.Join(runErr, fmt.Errorf("--timeline: %w", err))
