@@ -183,6 +183,9 @@ func install(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
+	if err := t.mayMove(ctx, len(files)); err != nil {
+		return err
+	}
 	if err := t.noteLock(ctx); err != nil {
 		return err
 	}
@@ -201,6 +204,14 @@ func install(ctx context.Context, t *Target) error {
 		return err
 	}
 	return t.enableUnit(ctx, "kubelet")
+}
+
+// mayMove waits for this host's turn to be sent so many artifacts.
+func (t *Target) mayMove(ctx context.Context, artifacts int) error {
+	if _, planning := t.Host.(*host.Recorder); t.Move == nil || artifacts == 0 || planning {
+		return nil
+	}
+	return t.Move(ctx)
 }
 
 // kubelet is the path of the kubelet that this host runs.
@@ -363,6 +374,12 @@ func (t *Target) importImages(ctx context.Context, wanted []bundle.Artifact) err
 			r.Note("%s", a.Name)
 		}
 		return nil
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	if err := t.mayMove(ctx, len(wanted)); err != nil {
+		return err
 	}
 	if err := t.note(ctx, steps...); err != nil {
 		return err

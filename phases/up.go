@@ -54,6 +54,8 @@ type Up struct {
 	api     *Client
 	turns   *Turns
 	changes atomic.Int64
+	// moved is closed when the leader has all that is sent to it: nobody gets far before its API server runs.
+	moved chan struct{}
 	// ended is closed when the leader's phases are, for whatever reason.
 	ended     chan struct{}
 	leaderErr error
@@ -276,7 +278,12 @@ func (u *Up) Run(ctx context.Context) error {
 	if len(u.members) > 0 {
 		u.turns = NewTurns(len(u.Machines), u.ready)
 	}
-	u.ended = make(chan struct{})
+	u.ended, u.moved = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	moved := func() { once.Do(func() { close(u.moved) }) }
+	if len(u.members) > 0 || !u.chosen(u.leader) {
+		moved()
+	}
 	places := make(chan struct{}, max(1, len(u.Machines)))
 	if u.Concurrency > 0 {
 		places = make(chan struct{}, u.Concurrency)
@@ -293,6 +300,25 @@ func (u *Up) Run(ctx context.Context) error {
 			defer func() { <-places }()
 			t, list := u.target(m)
 			list = without(list, "preflight")
+			if m == u.leader {
+				defer moved()
+				report := t.Report
+				t.Report = func(e Event) {
+					if _, ended := BarOf(e); ended && e.Phase == "images" {
+						moved()
+					}
+					report(e)
+				}
+			} else {
+				t.Move = func(ctx context.Context) error {
+					select {
+					case <-u.moved:
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}
 			err := Run(ctx, list, t, u.skips(list))
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
@@ -422,7 +448,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 				list[i].After = slices.DeleteFunc(slices.Clone(list[i].After), func(name string) bool { return len(Select(list, name)) == 0 })
 			}
 		}
-		list = append(list, nodeReady("wait-control-plane", "mark-control-plane"))
+		list = append(late(list), nodeReady("wait-control-plane", "mark-control-plane"))
 		if m == u.leader {
 			list = append(list, Phase{Name: "wait-dns", Short: "wait until the cluster's DNS is available", After: []string{"addon/coredns", "wait-node"}, Waits: true, Run: waitDNS})
 		}
@@ -431,11 +457,22 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 	t.Discover = u.discover(m)
 	if m.controlPlane() {
 		t.Admit = u.admit(m)
-		return t, append(JoinControlPlane(), nodeReady("wait-control-plane", "mark-control-plane"))
+		return t, append(late(JoinControlPlane()), nodeReady("wait-control-plane", "mark-control-plane"))
 	}
 	return t, append(Join(),
 		Phase{Name: "mark-node", Short: "label and taint the node", After: []string{"wait-kubelet"}, Run: markJoined},
 		nodeReady("mark-node"))
+}
+
+// late has the kubelet wait for the images, which take longer from afar: one that finds no API server
+// for long tries to register ever more seldom.
+func late(list []Phase) []Phase {
+	for i := range list {
+		if list[i].Name == "kubelet-start" {
+			list[i].After = append(slices.Clone(list[i].After), "images")
+		}
+	}
+	return list
 }
 
 func nodeReady(after ...string) Phase {
