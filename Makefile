@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 ONLY    ?=
 
-.PHONY: build demo test soak bench lint
+.PHONY: build demo test soak bench lint cross
 build: ## the binary, static, in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/kubewright ./cmd/kubewright
 
@@ -25,3 +25,6 @@ bench: ## figures, side by side with kubeadm: make bench ONLY=init
 lint:
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	go vet ./...
+
+cross: ## that it builds for what it runs on: the host of a node is Linux, an operator's laptop may be a Mac
+	for p in linux/arm64 darwin/amd64 darwin/arm64; do GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/kubewright || exit 1; done

@@ -47,9 +47,15 @@ func Config(clusterConfiguration, kubeletConfiguration []byte, userKubelet bool)
 
 // KubewrightConfig returns the document, and the artifact lock in its canonical form (nil:
 // there is none) with its digest, for hosts that join with nothing but a token. The document
-// holds no secrets.
+// holds no secrets, and nothing of how its operator reaches the hosts.
 func KubewrightConfig(c *config.Cluster, lock []byte) ([]Object, error) {
-	document, err := c.Print()
+	kept := *c
+	kept.Spec.Provider, kept.Spec.Hooks = config.Provider{}, config.Hooks{}
+	kept.Spec.Hosts = slices.Clone(kept.Spec.Hosts)
+	for i := range kept.Spec.Hosts {
+		kept.Spec.Hosts[i].SSH, kept.Spec.Hosts[i].Hooks = nil, config.Hooks{}
+	}
+	document, err := kept.Print()
 	if err != nil {
 		return nil, fmt.Errorf("write the document as YAML: %w", err)
 	}

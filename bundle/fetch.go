@@ -152,7 +152,7 @@ func (f *fetch) space() error {
 	if err := unix.Statfs(f.bundle.dir, &s); err != nil {
 		return fmt.Errorf("statfs %s: %w", f.bundle.dir, err)
 	}
-	if free := int64(s.Bavail) * s.Bsize; free < f.bytes {
+	if free := int64(s.Bavail) * int64(s.Bsize); free < f.bytes {
 		return noSpace(f.bundle.dir, f.bytes, free)
 	}
 	return nil

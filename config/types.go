@@ -304,8 +304,8 @@ type Facts struct {
 	Kernel        string            `json:"kernel"`  // uname -r
 	OS            string            `json:"os"`      // PRETTY_NAME of os-release
 	Addresses     []netip.Prefix    `json:"addresses"`
-	Routes        []netip.Prefix    `json:"routes"`        // of the main table, without default routes
-	DefaultIP     netip.Addr        `json:"defaultIP"`     // source address of the default route
+	Routes        []netip.Prefix    `json:"routes"`    // of the main table, without default routes
+	DefaultIP     netip.Addr        `json:"defaultIP"` // source address of the default route
 	MachineID     string            `json:"machineID"`
 	ProductUUID   string            `json:"productUUID"`   // of the firmware; empty where it has none
 	MACs          []string          `json:"macs"`          // of interfaces with an address that others reach

@@ -28,7 +28,8 @@ func TestUp(t *testing.T) {
 		t.Logf("%s: %.1f s", name, time.Since(begin).Seconds())
 	}
 	step("refused", (*site).refusals)
-	step("made, by a user whose sudo wants a password, and without forwarding", (*site).madeWithPassword)
+	step("sshd forwards nothing", (*site).forbidden)
+	step("made, by a user whose sudo wants a password", (*site).madeWithPassword)
 	step("again", func(s *site) { s.nothing(); s.well("") })
 	step("drift is mended, by a plan that is not stale", (*site).driftIsMended)
 	s.members = append(s.members, cluster.Member{Host: hosts[2], Role: "worker", Lines: "  labels: {rack: a}\n"})

@@ -73,14 +73,23 @@ const (
 		find /etc /var /run /tmp /root /home -xdev -newer /etc/sudoers.d/ops -type f -size -8M ! -path '/var/lib/containerd/*' -exec grep -lasF -e swordfish {} + || true`
 )
 
+// forbidden wants up to name what sshd does not let it do.
+func (s *site) forbidden() {
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "echo AllowTcpForwarding no > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+	_, said := s.do(1, "up", "--bundle", s.Bundle)
+	if !strings.Contains(said, "set AllowTcpForwarding and AllowStreamLocalForwarding to yes") {
+		s.t.Errorf("where nothing is forwarded, up said %s", errorsOf(said))
+	}
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "rm /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+}
+
 // madeWithPassword makes the cluster as somebody whose sudo wants a password, at a terminal of
-// its own, and on whose control plane sshd forwards nothing. A wrong password is tried once.
+// its own. A wrong password is tried once.
 func (s *site) madeWithPassword() {
 	before := s.now()
 	planned, _ := s.plan()
 	s.everywhere(`echo ops:` + password + ` | chpasswd
 		printf 'Defaults use_pty\nops ALL=(ALL:ALL) ALL\n' > /etc/sudoers.d/ops`)
-	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "echo AllowTcpForwarding no > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
 
 	up := func(password string) (said string, code int, screen string) {
 		cmd := s.Command(s.ctx, "up", "-o", "json", "--bundle", s.Bundle)

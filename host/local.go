@@ -28,7 +28,7 @@ func (Local) Run(ctx context.Context, c Command) (Output, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, &stdout, &stderr
 	// A killed installer must not leave a modprobe or a systemctl behind that goes on.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = endsWithUs()
 	err := cmd.Run()
 	out := Output{stdout.Bytes(), stderr.Bytes()}
 	if err != nil && ctx.Err() != nil { // killed, which says nothing about the command
@@ -93,7 +93,7 @@ func (Local) Stat(_ context.Context, paths ...string) (map[string]Info, error) {
 		info := Info{Mode: fi.Mode(), Size: fi.Size()}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 			info.Owner = fmt.Sprintf("%d:%d", st.Uid, st.Gid)
-			info.Stamp = fmt.Sprintf("%d.%d.%d.%d.%d", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+			info.Stamp = stampOf(st)
 		}
 		if fi.Mode()&fs.ModeSymlink != 0 {
 			if info.Link, err = os.Readlink(p); err != nil {

@@ -8,12 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -49,6 +48,9 @@ var errTaken = errors.New("another run has taken this host over, as this one had
 // Lock gives a lease. It is over when its process has ended, or has not renewed it for 20 s;
 // what that run left running is then ended first.
 func (Local) Lock(ctx context.Context, command string) (context.Context, func(), error) {
+	if runtime.GOOS != "linux" {
+		return nil, nil, fmt.Errorf("this machine runs %s, and a node is a Linux host: from here, `kubewright up` makes clusters of hosts that SSH reaches", runtime.GOOS)
+	}
 	return lock(ctx, lockPath, command)
 }
 
@@ -130,15 +132,6 @@ func (l Lease) held(boot string, uptime int64) bool {
 	return err == nil && started == l.Started && time.Duration(uptime-l.Renewed) < leaseStale
 }
 
-// sinceBoot is the time since the kernel began, in nanoseconds, with those of sleep.
-func sinceBoot() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err) // every kernel since 2.6.39 has this clock
-	}
-	return ts.Nano()
-}
-
 // end kills what a run has left: itself, if it hangs, and the commands that it started. It
 // returns when they are gone.
 func (l Lease) end() error {
@@ -157,16 +150,7 @@ func (l Lease) end() error {
 		}
 	}
 	for _, pid := range pids {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
-			continue
-		}
-		gone := 1
-		if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
-			gone, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-		}
-		unix.Close(fd)
-		if gone == 0 {
+		if !kill(pid) {
 			return fmt.Errorf("process %d of an earlier kubewright %s does not end, though it was killed: see what it waits for with `cat /proc/%d/stack`, and run this again", pid, l.Command, pid)
 		}
 	}

@@ -19,7 +19,7 @@ var agentProgram string
 // whoever takes the machine over finds it, and the agent too.
 func program(shell, run string) string {
 	return "exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin " +
-		runVariable + "=" + quoteWord(run) + " " + quoteWord(shell) + " -c " + quoteWord(agentProgram)
+		runVariable + "=" + quote(run) + " " + quote(shell) + " -c " + quote(agentProgram)
 }
 
 // agent is a shell on the machine that does what it is asked.

@@ -91,7 +91,7 @@ func TestARemoteTakesAStaleLockOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			boot := strings.TrimSpace(text(t, "/proc/sys/kernel/random/boot_id"))
-			stale := Lease{Run: "old-run", Command: "init", PID: hanging.Process.Pid, Started: started, Boot: boot, Since: time.Now(), Renewed: sinceBoot() - int64(leaseStale)}
+			stale := Lease{Run: "old-run", Command: "init", PID: hanging.Process.Pid, Started: started, Boot: boot, Since: time.Now(), Renewed: sinceBoot() - int64(leaseStale+time.Second)}
 			if run != "" {
 				stale.PID = 1 << 22
 			}
@@ -110,7 +110,15 @@ func TestARemoteTakesAStaleLockOver(t *testing.T) {
 			}
 			release()
 		}
-		for name, content := range map[string]string{"cut short": `{"run":"x","comm`, "empty": "", "of another boot": `{"run":"x","command":"init","pid":1,"started":"1","boot":"other","since":"2020-01-01T00:00:00Z","renewed":1}`} {
+		started, err := processStart(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(Lease{Run: "x", Command: "init", PID: os.Getpid(), Started: started, Boot: "another", Renewed: sinceBoot()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range map[string]string{"cut short": `{"run":"x","comm`, "empty": "", "of another boot": string(b)} {
 			path := filepath.Join(t.TempDir(), "lock")
 			put(t, path, content, 0o600)
 			_, release, err := r.lock(t.Context(), path, "up")
@@ -248,7 +256,7 @@ func TestALocalRunEndsARemoteOneThatHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		stale := leaseOf(t, path)
-		stale.Renewed -= int64(leaseStale)
+		stale.Renewed -= int64(leaseStale + time.Second)
 		b, _ := json.Marshal(stale)
 		put(t, path, string(b), 0o600)
 		_, release, err := lock(t.Context(), path, "init")

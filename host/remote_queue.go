@@ -77,32 +77,32 @@ func (r *Remote) send(ctx context.Context, l lane, q *request) error {
 // is started, more comes together.
 func (r *Remote) serve(ctx context.Context, l lane) {
 	a, err := r.take(ctx)
+	var last *request
 	for {
-		batch := r.batch(l)
-		if len(batch) == 0 {
-			break
+		batch := r.batch(l, a)
+		if last != nil { // who asks again at once finds the shell idle
+			close(last.done)
 		}
-		if err == nil && a.broken {
+		if len(batch) == 0 {
+			return
+		}
+		if a != nil && a.broken {
 			a, err = r.take(ctx)
 		}
 		if err == nil {
-			r.exchange(a, batch)
+			last = r.exchange(a, batch)
 			continue
 		}
+		last = nil
 		for _, q := range batch {
 			q.err = err
 			close(q.done)
 		}
 	}
-	if err == nil && !a.broken {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.idle = append(r.idle, a)
-	}
 }
 
 // batch takes what goes in the next frame; where that is nothing, the lane is no longer served.
-func (r *Remote) batch(l lane) []*request {
+func (r *Remote) batch(l lane, a *agent) []*request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var batch, later []*request
@@ -117,10 +117,14 @@ func (r *Remote) batch(l lane) []*request {
 		}
 	}
 	r.queue[l] = later
-	if len(batch) == 0 {
-		r.serving[l]--
+	if len(batch) > 0 {
+		return batch
 	}
-	return batch
+	r.serving[l]--
+	if a != nil && !a.broken {
+		r.idle = append(r.idle, a)
+	}
+	return nil
 }
 
 // take gives a shell that does nothing, or starts one.
@@ -136,8 +140,9 @@ func (r *Remote) take(ctx context.Context) (*agent, error) {
 	return startAgent(ctx, r.transport, r.shell, r.run)
 }
 
-// exchange sends requests in one frame, and hands out the answers as they come.
-func (r *Remote) exchange(a *agent, batch []*request) {
+// exchange sends requests in one frame, and hands out the answers as they come, but for those of
+// the last request, which it returns.
+func (r *Remote) exchange(a *agent, batch []*request) *request {
 	r.trips.Add(1)
 	var operations [][]string
 	var payload []byte
@@ -155,7 +160,7 @@ func (r *Remote) exchange(a *agent, batch []*request) {
 			stream(a.pipe.In)
 		}
 	}()
-	for _, q := range batch {
+	for i, q := range batch {
 		for range q.ask {
 			var answer result
 			if answer.Output, answer.code, q.err = a.next(); q.err != nil {
@@ -166,10 +171,10 @@ func (r *Remote) exchange(a *agent, batch []*request) {
 		if a.broken {
 			a.pipe.Close()
 		}
-		if q.stream != nil {
-			<-wrote
+		if i < len(batch)-1 {
+			close(q.done)
 		}
-		close(q.done)
 	}
 	<-wrote
+	return batch[len(batch)-1]
 }

@@ -209,9 +209,22 @@ func TestASourceThatLiesIsNamed(t *testing.T) {
 		if diff := cmp.Diff([]Change{{a, "create"}}, changes); diff != "" || text(t, b) != "what was there" {
 			t.Error(diff)
 		}
+		// All that it says is there, and more: only the sender can know.
+		long := measuring{zeros(1<<20 + 1), func() {}, zeros(1 << 20).Digest()}
+		_, err = r.WriteFiles(t.Context(), File{Path: b, Content: sized{long, 1 << 20}})
+		if err == nil || !strings.HasSuffix(err.Error(), "1048577 bytes instead of 1048576: the source was cut short") || text(t, b) != "what was there" {
+			t.Errorf("%v", err)
+		}
 		noStrangers(t, dir, "a", "b")
 	})
 }
+
+type sized struct {
+	Source
+	size int64
+}
+
+func (s sized) Size() int64 { return s.size }
 
 // stalling is a source that gives half, says so, and then waits until it is over.
 type stalling struct {
@@ -307,6 +320,19 @@ func TestRunEndsWithAllThatItStarted(t *testing.T) {
 			}
 			if out, err := r.Run(t.Context(), Query("echo", "on")); err != nil || string(out.Stdout) != "on\n" {
 				t.Errorf("after that: %q, %v", out.Stdout, err)
+			}
+		}
+	})
+}
+
+func TestParentsDoNotHaveTheUmaskOfTheShell(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	onRemotes(t, func(t *testing.T, r *Remote) {
+		for i, f := range []File{{Content: Text("a")}, {Link: "x"}, {Dir: true}} {
+			dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
+			f.Path = filepath.Join(dir, "f")
+			if _, err := r.WriteFiles(t.Context(), f); err != nil || perm(t, dir) != 0o755 {
+				t.Errorf("mode %o, %v", perm(t, dir), err)
 			}
 		}
 	})

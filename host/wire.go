@@ -13,7 +13,7 @@ import (
 // for a simulated machine to understand and to answer.
 
 // quote makes one word of s, as a shell reads it.
-func quoteWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // frame is a request of several operations, each a verb and its words, without their payloads.
 func frame(operations [][]string) []byte {
@@ -25,7 +25,7 @@ func frame(operations [][]string) []byte {
 		request.WriteString("op")
 		for _, w := range words {
 			request.WriteByte(' ')
-			request.WriteString(quoteWord(w))
+			request.WriteString(quote(w))
 		}
 	}
 	return fmt.Appendf(nil, "%d\n%s", request.Len(), request.String())

@@ -33,6 +33,7 @@ type Journal struct {
 	torn   bool             // the last line has no end
 	bad    []int            // lines that nobody can read
 	found  *Found           // nil: not looked yet
+	phases []Step           // of runs that changed something
 	steps  []Step           // in order, without stamps and commands
 	latest map[string]Step  // of each thing
 	stamps map[string]stamp // by path
@@ -54,6 +55,9 @@ type Step struct {
 	Argv  []string `json:"argv,omitempty"`  // of a command
 	Found *Found   `json:"found,omitempty"` // before the first change
 	Stamp string   `json:"stamp,omitempty"` // of a file that was written
+
+	Run     *time.Time `json:"run,omitempty"`     // of a phase: when the run began, the same on all hosts of one
+	Seconds float64    `json:"seconds,omitempty"` // that a phase took
 }
 
 // Kind says what a step is about.
@@ -69,6 +73,7 @@ const (
 	aStart    Kind = "start"   // of a unit, done
 	aMember   Kind = "etcd"    // Name says what is asked of etcd
 	aData     Kind = "data"    // Name is the folder of etcd's data
+	aPhase    Kind = "phase"   // Name is a phase of a run that changed something, After how it ended; Time is its beginning
 	aHook     Kind = "hook"    // Name is a command of the user's that has succeeded
 	aLock     Kind = "lock"    // Name is lockName, After the artifact lock that the host is made from
 	before    Kind = "found"
@@ -115,6 +120,8 @@ func (j *Journal) note(s Step) {
 		}
 	case written:
 		j.stamps[s.Name] = stamp{s.Stamp, s.After}
+	case aPhase:
+		j.phases = append(j.phases, s)
 	case aCommand, aMember:
 	default:
 		if s.Kind == aFile {
@@ -169,7 +176,10 @@ func (j *Journal) add(ctx context.Context, phase string, steps ...Step) error {
 		lines = []byte("\n")
 	}
 	for i := range steps {
-		steps[i].Time, steps[i].Phase = time.Now().UTC(), phase
+		if steps[i].Time.IsZero() {
+			steps[i].Time = time.Now().UTC()
+		}
+		steps[i].Phase = phase
 		line, err := json.Marshal(steps[i])
 		if err != nil {
 			return err

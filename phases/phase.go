@@ -80,6 +80,8 @@ type Target struct {
 	// there are none. Nil: nobody has any.
 	Credentials func(registry string) (user, password string, err error)
 
+	// Began is when the run did, on all of its hosts; zero: now.
+	Began time.Time
 	// Further is a control plane beside others, whatever list it runs.
 	Further bool
 	// Turns are those of a running cluster; nil: this host waits for nobody before it restarts anything.
@@ -145,6 +147,7 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 		}
 	}
 	replaced := &sync.Map{}
+	history := newHistory(t)
 	finished := map[string]chan struct{}{}
 	for _, p := range list {
 		finished[p.Name] = make(chan struct{})
@@ -157,6 +160,7 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 		wg.Go(func() {
 			defer close(finished[p.Name])
 			own := *t
+			own.Report = history.hear
 			own.phase, own.changes, own.replaced = p.Name, new(atomic.Int64), replaced
 			if t.Journal != nil && !t.Journal.readOnly {
 				looking := own
@@ -194,6 +198,9 @@ func Run(ctx context.Context, list []Phase, t *Target, skip []string) error {
 		})
 	}
 	wg.Wait()
+	if err := history.write(context.WithoutCancel(ctx)); err != nil {
+		t.notice("%v", err)
+	}
 	var all *multierror.Error
 	for _, p := range list {
 		if err := failures[p.Name]; err != nil {

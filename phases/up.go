@@ -42,6 +42,7 @@ type Up struct {
 	Ignore      []string
 	Skip        []string
 	Report      func(Event)
+	Began       time.Time // the run
 	Credentials func(registry string) (user, password string, err error)
 
 	live *Discovery // what Live found
@@ -408,7 +409,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
-		API: u.api, Changes: &u.changes,
+		API: u.api, Changes: &u.changes, Began: u.Began,
 	}
 	if m == u.leader || u.members[m] {
 		t.Further = len(u.members) > 0

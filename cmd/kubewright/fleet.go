@@ -299,7 +299,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 }
 
 func (o *fleetOptions) newUp(f *fleet, v *view) *phases.Up {
-	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, Report: v.event, Credentials: credentials}
+	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, Report: v.event, Credentials: credentials, Began: time.Now()}
 	for _, name := range o.ignore {
 		u.Ignore = append(u.Ignore, strings.ToLower(name))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 func newUp(out func() output) *cobra.Command {
 	o := &fleetOptions{out: out}
-	var kubeconfig, plan string
+	var kubeconfig, plan, picture string
 	cmd := &cobra.Command{
 		Use:   "up -f FILE",
 		Short: "Make a whole cluster, repair it or let it grow, over SSH",
@@ -30,7 +31,7 @@ lists is reported and left alone: "kubewright remove" removes.`,
   kubewright up -f cluster.yaml --only worker-7`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan) })
+			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan, picture) })
 		},
 	}
 	o.reachFlags(cmd)
@@ -38,12 +39,19 @@ lists is reported and left alone: "kubewright remove" removes.`,
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, to which the cluster is added under its name (default: $KUBECONFIG, else ~/.kube/config); none: leave it out")
 	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
 	must(cmd.MarkFlagFilename("kubeconfig"))
+	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
 	must(cmd.MarkFlagFilename("plan", "json"))
+	must(cmd.MarkFlagFilename("timeline", "html", "svg"))
 	return cmd
 }
 
-func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan string) error {
+func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture string) error {
 	begin := time.Now()
+	if picture != "" {
+		if err := checkPicture(picture); err != nil {
+			return misuse(fmt.Errorf("--timeline: %w", err))
+		}
+	}
 	v := newView(o.out())
 	defer v.close()
 	ctx, f, u, err := o.begin(ctx, "up", v)
@@ -61,6 +69,11 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan string) error
 		}
 	}
 	runErr := u.Run(ctx)
+	if picture != "" && len(v.drawn) > 0 {
+		if err := drawTimeline(picture, v.drawn); err != nil {
+			runErr = errors.Join(runErr, fmt.Errorf("--timeline: %w", err))
+		}
+	}
 	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}
 	if kubeconfig != "none" && u.Answers(ctx) {
 		if r.Context, err = mergeAdmin(ctx, kubeconfig, u); runErr == nil {

@@ -18,9 +18,10 @@ type view struct {
 	json  *json.Encoder
 	err   io.Writer
 	color bool
-	bars  *bars // nil but on a terminal
-	quiet bool  // only results are shown
-	hosts int   // that events come from; with more than one, a line says which, and what is unchanged is not shown
+	bars  *bars        // nil but on a terminal
+	quiet bool         // only results are shown
+	drawn []phases.Bar // that have ended
+	hosts int          // that events come from; with more than one, a line says which, and what is unchanged is not shown
 }
 
 func newView(o output) *view {
@@ -45,6 +46,9 @@ func (v *view) result(r any) {
 func (v *view) event(e phases.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if b, ok := phases.BarOf(e); ok {
+		v.drawn = append(v.drawn, b)
+	}
 	if v.quiet {
 		return
 	}

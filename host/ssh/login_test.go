@@ -112,15 +112,21 @@ func TestALineWithoutEndIsNotGluedToTheNext(t *testing.T) {
 func TestTheKnownKindOfHostKeyIsAskedFor(t *testing.T) {
 	sshHome(t)
 	second := filepath.Join(t.TempDir(), "ecdsa")
-	key := writeECDSA(t, second)
+	other := writeECDSA(t, second)
 	server := startSSHD(t, "HostKey "+second)
-	path := filepath.Join(t.TempDir(), "known_hosts")
-	put(t, path, knownLine(server.addr(), key), 0o600)
-	h, err := newClient(t, Options{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
-	if err != nil {
-		t.Fatal(err)
+	for _, key := range []ssh.PublicKey{server.hostKey, other} {
+		path := filepath.Join(t.TempDir(), "known_hosts")
+		put(t, path, knownLine(server.addr(), key), 0o600)
+		h, err := newClient(t, Options{KnownHosts: []string{path}}).Connect(t.Context(), "one", server.to("root"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
 	}
-	h.Close()
+	path := filepath.Join(t.TempDir(), "known_hosts")
+	put(t, path, knownLine(server.addr(), rsaKey(t)), 0o600)
+	_, err := newClient(t, Options{KnownHosts: []string{path}, AcceptNew: true}).Connect(t.Context(), "one", server.to("root"))
+	wants(t, err, "one", "no host key of the kinds", "ssh-rsa", "refused")
 }
 
 func TestAPassphraseIsAskedForOnce(t *testing.T) {
@@ -195,7 +201,7 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SSH_AUTH_SOCK", startKeyAgent(t, private))
+	t.Setenv("SSH_AUTH_SOCK", startAgent(t, private))
 	to := server.to("root")
 	for _, identity := range []string{path, ""} {
 		to.IdentityFile = identity
@@ -217,7 +223,7 @@ func TestTheAgentSignsForAKeyWithPassphrase(t *testing.T) {
 	wants(t, err, "one", "the user root was not let in", other)
 }
 
-func startKeyAgent(t *testing.T, private any) string {
+func startAgent(t *testing.T, private any) string {
 	t.Helper()
 	ring := agent.NewKeyring()
 	if err := ring.Add(agent.AddedKey{PrivateKey: private}); err != nil {

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/kubewright/kubewright/host"
+	"golang.org/x/crypto/ssh"
 )
 
 // How a shell becomes root's is found out by the first one of a connection.

@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"io"
 	"strings"
 	"testing"
 )
@@ -33,28 +32,5 @@ func TestShellTakesALongProgram(t *testing.T) {
 	out, _, err := shellOutput(t, h, "# "+strings.Repeat("long ", 100_000)+"\necho end; cat", "input")
 	if err != nil || out != "end\ninput" {
 		t.Errorf("%q, %v", out, err)
-	}
-}
-
-func TestSSHDialReachesWhatListensThere(t *testing.T) {
-	sshHome(t)
-	h := startSSHD(t).login("root", Options{})
-	for _, addr := range []string{echo(t, "tcp", "127.0.0.1:0"), echo(t, "unix", t.TempDir()+"/socket")} {
-		network := "tcp"
-		if strings.HasPrefix(addr, "/") {
-			network = "unix"
-		}
-		conn, err := h.Dial(t.Context(), network, addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "hello"); err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, 5)
-		if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
-			t.Errorf("%s: %q, %v", addr, got, err)
-		}
 	}
 }

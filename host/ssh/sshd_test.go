@@ -3,12 +3,6 @@ package ssh
 import (
 	"bufio"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -150,30 +144,6 @@ func (s *sshd) to(user string) config.SSH {
 	return config.SSH{Address: s.address, Port: int32(s.port), User: user, IdentityFile: s.keyFile}
 }
 
-// writeKey makes a key as ssh-keygen does, and returns its public half.
-func writeKey(t *testing.T, path, passphrase string) ssh.PublicKey {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var block *pem.Block
-	if passphrase == "" {
-		block, err = ssh.MarshalPrivateKey(private, "")
-	} else {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, path, string(pem.EncodeToMemory(block)), 0o600)
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 // sshHome is a home without keys, agent and configuration.
 func sshHome(t *testing.T) string {
 	t.Helper()
@@ -227,61 +197,6 @@ func shellOutput(t *testing.T, h *Transport, program, input string) (string, str
 	return string(out), string(errs), err
 }
 
-// testUser makes a user with a password and a rule of sudo, for as long as the test runs. Rules
-// have %U for the user's name.
-func testUser(t *testing.T, kind, password, shell string, rules ...string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it makes users")
-	}
-	for _, tool := range []string{"sudo", "useradd", "visudo"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s: %v", tool, err)
-		}
-	}
-	removeLeftUsers()
-	name := fmt.Sprintf("kwssh%d%s", os.Getpid(), kind)
-	rule := filepath.Join("/etc/sudoers.d", name)
-	remove := func() {
-		os.Remove(rule)
-		exec.Command("userdel", "--force", name).Run()
-	}
-	remove()
-	t.Cleanup(remove)
-	if out, err := exec.Command("useradd", "--no-create-home", "--home-dir", "/", "--shell", shell, name).CombinedOutput(); err != nil {
-		t.Fatalf("useradd: %v: %s", err, out)
-	}
-	set := exec.Command("chpasswd")
-	set.Stdin = strings.NewReader(name + ":" + password + "\n")
-	if out, err := set.CombinedOutput(); err != nil {
-		t.Fatalf("chpasswd: %v: %s", err, out)
-	}
-	if len(rules) > 0 {
-		put(t, rule, strings.ReplaceAll(strings.Join(rules, "\n"), "%U", name)+"\n", 0o440)
-		if out, err := exec.Command("visudo", "-c", "-f", rule).CombinedOutput(); err != nil {
-			t.Fatalf("visudo: %v: %s", err, out)
-		}
-	}
-	return name
-}
-
-// removeLeftUsers removes those of test processes that were killed.
-var removeLeftUsers = sync.OnceFunc(func() {
-	users, _ := os.ReadFile("/etc/passwd")
-	for line := range strings.Lines(string(users)) {
-		name, _, _ := strings.Cut(line, ":")
-		rest, ours := strings.CutPrefix(name, "kwssh")
-		pid, err := strconv.Atoi(strings.TrimRight(rest, "abcdefghijklmnopqrstuvwxyz"))
-		if !ours || err != nil {
-			continue
-		}
-		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
-			os.Remove(filepath.Join("/etc/sudoers.d", name))
-			exec.Command("userdel", "--force", name).Run()
-		}
-	}
-})
-
 // echo listens, and sends back what it gets.
 func echo(t *testing.T, network, addr string) string {
 	t.Helper()
@@ -331,33 +246,6 @@ func readAll(t *testing.T, r io.Reader) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-func writeECDSA(t *testing.T, path string) ssh.PublicKey {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, path, string(pem.EncodeToMemory(block)), 0o600)
-	key, err := ssh.NewPublicKey(private.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func publicKey(t *testing.T, path string) ssh.PublicKey {
-	t.Helper()
-	signer, err := ssh.ParsePrivateKey([]byte(text(t, path)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer.PublicKey()
 }
 
 func portOf(addr string) string {
