@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -164,9 +165,10 @@ func (s *site) now() moment {
 	return now
 }
 
-// made tells whether there is a cluster.
+// made tells whether the operator has been given a cluster.
 func (s *site) made() bool {
-	return run(s.ctx, s.t, s.members[0].Host, "sh", "-c", "ls /etc/kubernetes/admin.conf 2>/dev/null || true") != ""
+	_, err := os.Stat(s.Kubeconfig())
+	return err == nil
 }
 
 func (s *site) cluster() *cluster.Cluster {
