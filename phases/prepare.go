@@ -256,8 +256,17 @@ func startRuntime(ctx context.Context, t *Target) error {
 
 func waitRuntime(ctx context.Context, t *Target) error {
 	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
-	err := until(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
+	err := untilFinal(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
 		_, err := t.runtimeVersion(ctx)
+		var forbidden *host.ForbiddenError
+		if err == nil {
+			return nil
+		}
+		if conn, e := t.Host.Dial(ctx, "unix", t.socket()); e == nil { // of an error gRPC keeps the words alone
+			conn.Close()
+		} else if errors.As(e, &forbidden) {
+			return finalError{e}
+		}
 		return err
 	})
 	if unit := t.engine().unit(); err != nil && unit != "" {

@@ -46,6 +46,11 @@ func (u *Up) Remove(ctx context.Context, names []string, r Removal) error {
 	return nil
 }
 
+// RemovePhases are those of a host that is removed.
+func RemovePhases() []Phase {
+	return append([]Phase{{Name: "drain", Short: "have the node's pods started elsewhere"}}, Reset()...)
+}
+
 func (u *Up) remove(ctx context.Context, m *Machine, r Removal) error {
 	if err := u.mayRemove(ctx, m, r); err != nil {
 		return &NotReadyError{err}
@@ -58,7 +63,8 @@ func (u *Up) remove(ctx context.Context, m *Machine, r Removal) error {
 	if !alive {
 		t.Journal = nil
 	}
-	drained := Phase{Name: "drain", Short: "have the node's pods started elsewhere", Run: func(ctx context.Context, t *Target) error { return u.drain(ctx, t, r, alive) }}
+	drained := RemovePhases()[0]
+	drained.Run = func(ctx context.Context, t *Target) error { return u.drain(ctx, t, r, alive) }
 	left := Phase{Name: "leave-etcd", Short: "take this host's member out of etcd", Run: u.dropMember}
 	deleted := Phase{Name: "delete-node", Short: "delete the Node object", Run: func(ctx context.Context, t *Target) error {
 		o := ref("v1", "Node", "", t.Node.Name)

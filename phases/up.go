@@ -163,16 +163,17 @@ func (u *Up) askMembers(ctx context.Context, alive []*Machine) (EtcdMembers, boo
 // mayBegin refuses to begin a cluster where there may be one.
 func (u *Up) mayBegin() error {
 	var silent, traced []string
+	var why *multierror.Error
 	for _, m := range u.controlPlanes() {
 		switch {
 		case m.Err != nil:
-			silent = append(silent, m.Node.Name)
+			silent, why = append(silent, m.Node.Name), multierror.Append(why, m.Err)
 		case m.traces() && u.shared[pki.CA+".crt"] == nil:
 			traced = append(traced, m.Node.Name)
 		}
 	}
 	if silent != nil {
-		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or take it out of the document", strings.Join(silent, ", "))
+		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or take it out of the document: %w", strings.Join(silent, ", "), config.Errors(why))
 	}
 	if traced != nil {
 		return fmt.Errorf("%s was part of a cluster whose certificate authority is on no control plane here: name the control plane that has it in the document, or take the host out with `kubewright reset`", strings.Join(traced, ", "))

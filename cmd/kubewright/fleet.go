@@ -34,6 +34,7 @@ type fleetOptions struct {
 	concurrency int
 	timeout     time.Duration
 	skip        []string
+	phases      []phases.Phase // that may be skipped
 	ignore      []string
 	ssh         ssh.Options
 	askSudo     bool
@@ -66,9 +67,14 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	o.artifactOptions.flags(f)
 	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are changed at a time (default: all)")
-	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
+	o.skipFlag(cmd, list)
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	must(cmd.MarkFlagDirname("cache-dir"))
+}
+
+func (o *fleetOptions) skipFlag(cmd *cobra.Command, list []phases.Phase) {
+	o.phases = list
+	cmd.Flags().StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	completePhases(cmd, list)
 }
 
@@ -99,9 +105,6 @@ func (o *fleetOptions) within(ctx context.Context, f func(context.Context) error
 
 // begin is all that comes before the first change.
 func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (context.Context, *fleet, *phases.Up, error) {
-	if err := phases.CheckSkip(phases.UpPhases(), o.skip); err != nil {
-		return nil, nil, nil, misuse(err)
-	}
 	c, err := o.document()
 	if err != nil {
 		return nil, nil, nil, misuse(err)
@@ -121,6 +124,9 @@ func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (cont
 
 // document is the one that was named, for hosts that are there.
 func (o *fleetOptions) document() (*config.Cluster, error) {
+	if err := phases.CheckSkip(o.phases, o.skip); err != nil {
+		return nil, err
+	}
 	b, err := config.Read(o.file)
 	if err != nil {
 		return nil, err
@@ -177,7 +183,15 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			f.closers = append(f.closers, func() { h.Close() })
 		}
 	}
-	ctx, err = f.lock(ctx, command)
+	held, err := f.lock(ctx, command)
+	if err == nil {
+		var wg sync.WaitGroup
+		for _, m := range f.machines {
+			wg.Go(func() { m.Observe(held, c) })
+		}
+		wg.Wait()
+		err = held.Err()
+	}
 	if err == nil && !o.tolerant {
 		err = f.refusals()
 	}
@@ -185,12 +199,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		f.close()
 		return nil, nil, err
 	}
-	var wg sync.WaitGroup
-	for _, m := range f.machines {
-		wg.Go(func() { m.Observe(ctx, c) })
-	}
-	wg.Wait()
-	return ctx, f, ctx.Err()
+	return held, f, nil
 }
 
 // refusals are errors that are no accident: a host key that nobody knows, a wrong password.
@@ -224,8 +233,12 @@ func (f *fleet) lock(ctx context.Context, command string) (context.Context, erro
 		}
 		g.Go(func() error {
 			held, release, err := m.Host.Lock(ctx, command)
-			if err != nil {
+			var other *host.LockedError
+			if errors.As(err, &other) {
 				return fmt.Errorf("%s: %w", m.Node.Name, err)
+			}
+			if m.Err = err; err != nil {
+				return nil
 			}
 			context.AfterFunc(held, func() { cancel(fmt.Errorf("%s: %w", m.Node.Name, context.Cause(held))) })
 			mu.Lock()

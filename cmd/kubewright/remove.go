@@ -50,7 +50,7 @@ Any control plane can be removed, the first one too, but not the last.`,
 	f.BoolVar(&r.Force, "force", false, "end pods, too, that nothing would start elsewhere")
 	f.DurationVar(&r.Grace, "grace-period", 0, "for each pod to end (default: its own)")
 	f.DurationVar(&r.Limit, "drain-timeout", 10*time.Minute, "for all pods to be gone")
-	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out, drain say")
+	o.skipFlag(cmd, phases.RemovePhases())
 	o.artifactOptions.openFlags(f)
 	return cmd
 }
@@ -102,8 +102,7 @@ answer is reported; run it again when it does.`,
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document")
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
-	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
-	completePhases(cmd, phases.Reset())
+	o.skipFlag(cmd, phases.Reset())
 	return cmd
 }
 

@@ -59,7 +59,7 @@ Phases:
 // confirm asks on the terminal, and refuses where there is none to ask.
 func confirm(what string) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return errors.New("reset asks before it removes anything, and there is no terminal to ask at: pass --yes")
+		return errors.New("kubewright asks before it removes anything, and there is no terminal to ask at: pass --yes")
 	}
 	fmt.Fprintf(os.Stderr, "%s Go on? [y/N] ", what)
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')

@@ -44,7 +44,10 @@ is at work on the host; 130 interrupted. After 2, 3 and 4 nothing was changed.`,
 	var format string
 	root.PersistentFlags().StringVarP(&format, "output", "o", "text", "what to print: text, or json (one event a line on stderr, the result on stdout)")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateRequiredFlags(); err != nil {
+			return misuse(fmt.Errorf("%w: see `%s --help`", err, cmd.CommandPath()))
+		}
 		if !slices.Contains([]string{"text", "json"}, format) {
 			return misuse(fmt.Errorf("--output %q: write text or json", format))
 		}

@@ -51,7 +51,7 @@ func (l *link) close(why error) { l.conn.end(why) }
 // cause is why the connection has ended; nil: it has not.
 func (l *link) cause() error {
 	if p := l.conn.ended.Load(); p != nil {
-		return fmt.Errorf("%s: connection lost: %w", l.endpoint, *p)
+		return &host.UnreachableError{Err: fmt.Errorf("%s: connection lost: %w", l.endpoint, *p)}
 	}
 	return nil
 }

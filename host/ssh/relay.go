@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/kubewright/kubewright/host"
 )
 
 // socketState prints one word on a socket of the host. /proc/net/unix has the flag 00010000 for
@@ -97,7 +99,8 @@ func socketError(state, words string) error {
 	case "silent":
 		return syscall.ECONNREFUSED
 	}
-	return fmt.Errorf("the SSH server does not forward to sockets (%s): set AllowStreamLocalForwarding to yes or local in its sshd_config, and look at DisableForwarding", words)
+	// OpenSSH's AllowTcpForwarding is for sockets, too.
+	return &host.ForbiddenError{Err: fmt.Errorf("the SSH server does not forward to sockets (%s): set AllowTcpForwarding and AllowStreamLocalForwarding to yes or local in its sshd_config, and look at DisableForwarding", words)}
 }
 
 // relayed makes a relay once per socket.
