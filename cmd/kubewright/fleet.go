@@ -37,6 +37,7 @@ type fleetOptions struct {
 	ignore      []string
 	ssh         ssh.Options
 	askSudo     bool
+	prepare     bool
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
 	out         func() output
@@ -286,7 +287,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 }
 
 func (o *fleetOptions) newUp(f *fleet, v *view) *phases.Up {
-	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, Report: v.event, Credentials: credentials}
+	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, PrepareOnly: o.prepare, Report: v.event, Credentials: credentials}
 	for _, name := range o.ignore {
 		u.Ignore = append(u.Ignore, strings.ToLower(name))
 	}
