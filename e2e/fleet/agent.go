@@ -19,7 +19,7 @@ import (
 
 // agent answers as host/agent.sh does, which says what each verb means.
 type agent struct {
-	*machine
+	*visit
 	in       *bufio.Reader
 	out, err io.Writer // of the operation; the answer ends both
 	lease    string    // that this agent holds
@@ -38,7 +38,9 @@ func (a *agent) serve(stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
+		a.asked("frame of %d", len(operations))
 		for _, words := range operations {
+			a.asked("  %.300q", words)
 			var out, errs bytes.Buffer
 			a.out, a.err = &out, &errs
 			code := a.do(words[0], words[1:])

@@ -30,6 +30,8 @@ type Fleet struct {
 	Dir   string        // gets what the operator needs: id, known_hosts, ssh_config, cluster.yaml
 	// Visited hears of each connection when it has ended.
 	Visited func(Visit)
+	// Asked hears what a host is asked, with the number of round trips that the operator had waited for by then.
+	Asked func(host string, trips int, what string)
 
 	ssh       *ssh.ServerConfig
 	listeners []net.Listener
@@ -46,21 +48,31 @@ type Visit struct {
 }
 
 // sockets are the connections to runtimes, as a listener.
-type sockets chan net.Conn
+type sockets struct {
+	conns chan net.Conn
+	ended chan struct{}
+}
 
 func (s sockets) Accept() (net.Conn, error) {
-	c, ok := <-s
-	if !ok {
+	select {
+	case c := <-s.conns:
+		return c, nil
+	case <-s.ended:
 		return nil, net.ErrClosed
 	}
-	return c, nil
 }
-func (s sockets) Close() error   { return nil }
+
+// Close is called once, by gRPC.
+func (s sockets) Close() error {
+	close(s.ended)
+	return nil
+}
+
 func (s sockets) Addr() net.Addr { return runtimeAddr{} }
 
 // Start boots the hosts.
 func (f *Fleet) Start() error {
-	f.sockets = make(sockets)
+	f.sockets = sockets{make(chan net.Conn), make(chan struct{})}
 	f.runtimes = newRuntimes()
 	go f.runtimes.Serve(f.sockets)
 	signer, err := f.keys()
@@ -125,6 +137,13 @@ func (f *Fleet) keys() (ssh.Signer, error) {
 		return nil, err
 	}
 	return ssh.NewSignerFromKey(key)
+}
+
+// asked tells of a question that has come over a line.
+func (f *Fleet) asked(l *line, login int, host, format string, args ...any) {
+	if f.Asked != nil {
+		f.Asked(host, l.heard()-login, fmt.Sprintf(format, args...))
+	}
 }
 
 func (f *Fleet) visited(v Visit) {

@@ -34,6 +34,13 @@ func (l *line) trips() int {
 	return l.client
 }
 
+// heard is how many of them the last words that have come knew of.
+func (l *line) heard() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.server
+}
+
 func (l *line) receive() {
 	for {
 		b := make([]byte, 4<<10)

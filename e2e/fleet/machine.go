@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -129,8 +130,10 @@ func (m *machine) command(argv []string, stdin []byte, out, errs io.Writer) int 
 		}
 		return 0
 	case "sysctl":
-		name, value, _ := strings.Cut(last, "=")
-		m.put(sysctlPath(name), file{mode: 0o644, content: []byte(value + "\n")})
+		for _, word := range argv[slices.Index(argv, "-w")+1:] {
+			name, value, _ := strings.Cut(word, "=")
+			m.put(sysctlPath(name), file{mode: 0o644, content: []byte(value + "\n")})
+		}
 		return 0
 	case "sync", "journalctl":
 		return 0

@@ -33,28 +33,44 @@ func newRuntime() *runtime {
 }
 
 // runtimeAddr is the address of who calls: it leads to the host that was called.
-type runtimeAddr struct{ runtime *runtime }
+type runtimeAddr struct{ *visit }
 
 func (runtimeAddr) Network() string { return "unix" }
 func (runtimeAddr) String() string  { return "@" }
 
 func runtimeOf(ctx context.Context) *runtime {
+	return visitOf(ctx).runtime
+}
+
+func visitOf(ctx context.Context) *visit {
 	p, _ := peer.FromContext(ctx)
-	return p.Addr.(runtimeAddr).runtime
+	return p.Addr.(runtimeAddr).visit
 }
 
 // runtimeConn is a connection to a host's socket.
 type runtimeConn struct {
 	net.Conn
-	runtime *runtime
+	visit *visit
 }
 
-func (c runtimeConn) RemoteAddr() net.Addr { return runtimeAddr{c.runtime} }
+func (c runtimeConn) RemoteAddr() net.Addr { return runtimeAddr{c.visit} }
 
 // newRuntimes serves the sockets of all hosts: of containerd's services as much as an import of
 // images asks for, and the CRI's version.
 func newRuntimes() *grpc.Server {
-	s := grpc.NewServer(grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(0))
+	asked := func(ctx context.Context, method string) {
+		v := visitOf(ctx)
+		v.asked("%s", method)
+	}
+	s := grpc.NewServer(grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(0),
+		grpc.UnaryInterceptor(func(ctx context.Context, q any, i *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			asked(ctx, i.FullMethod)
+			return handle(ctx, q)
+		}),
+		grpc.StreamInterceptor(func(s any, stream grpc.ServerStream, i *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			asked(stream.Context(), i.FullMethod)
+			return handle(s, stream)
+		}))
 	contentserver.New(store{}).(interface{ Register(*grpc.Server) error }).Register(s)
 	images.RegisterImagesServer(s, imageServer{})
 	leases.RegisterLeasesServer(s, leaseServer{})

@@ -47,6 +47,10 @@ func (f *Fleet) serve(m *machine, conn net.Conn) {
 // login is how host/ssh starts a program: a word, and how long the program is.
 var login = regexp.MustCompile(`sh -c 'echo (\S+); eval "\$\(dd bs=(\d+) `)
 
+func (v *visit) asked(format string, args ...any) {
+	v.fleet.asked(v.line, v.login, v.name, format, args...)
+}
+
 func (v *visit) session(c ssh.NewChannel) {
 	channel, requests, err := c.Accept()
 	if err != nil {
@@ -68,6 +72,7 @@ func (v *visit) session(c ssh.NewChannel) {
 }
 
 func (v *visit) program(channel ssh.Channel, line string) {
+	v.asked("shell")
 	found := login.FindStringSubmatch(line)
 	if found == nil {
 		fmt.Fprintf(channel.Stderr(), "a simulated host does not know %q\n", line)
@@ -82,7 +87,7 @@ func (v *visit) program(channel ssh.Channel, line string) {
 	}
 	switch program := string(text); {
 	case strings.Contains(program, "agent_stat"):
-		a := &agent{machine: v.machine, in: in}
+		a := &agent{visit: v, in: in}
 		a.serve(channel, channel.Stderr())
 	case socketState.MatchString(program):
 		fmt.Fprintln(channel, v.listens(socketState.FindStringSubmatch(program)[1]))
@@ -101,6 +106,7 @@ func (v *visit) socket(c ssh.NewChannel) {
 		Zero     uint32
 	}
 	if err := ssh.Unmarshal(c.ExtraData(), &to); err != nil || to.Path != socketPath || v.listens(to.Path) != "listens" {
+		v.asked("socket %s: refused", to.Path)
 		c.Reject(ssh.ConnectionFailed, "open failed")
 		return
 	}
@@ -109,7 +115,12 @@ func (v *visit) socket(c ssh.NewChannel) {
 		return
 	}
 	go ssh.DiscardRequests(requests)
-	v.fleet.sockets <- runtimeConn{channelConn{channel, v.line}, v.runtime}
+	v.asked("socket %s", to.Path)
+	select {
+	case v.fleet.sockets.conns <- runtimeConn{channelConn{channel, v.line}, v}:
+	case <-v.fleet.sockets.ended:
+		channel.Close()
+	}
 }
 
 // channelConn is a channel as a connection. Nobody waits with a deadline.

@@ -19,19 +19,27 @@ func main() {
 	hosts := flag.Int("hosts", 10, "how many")
 	delay := flag.Duration("delay", 25*time.Millisecond, "one way")
 	dir := flag.String("dir", ".", "for what an operator needs")
+	trace := flag.String("trace", "", "a host, h-2 say: what it is asked goes to standard error, after how many round trips")
 	flag.Parse()
-	if err := run(*hosts, *delay, *dir); err != nil {
+	if err := run(*hosts, *delay, *dir, *trace); err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
 		os.Exit(1)
 	}
 }
 
-func run(hosts int, delay time.Duration, dir string) error {
+func run(hosts int, delay time.Duration, dir, trace string) error {
 	if err := fleet.WriteBundle(context.Background(), filepath.Join(dir, "bundle")); err != nil {
 		return err
 	}
 	out := json.NewEncoder(os.Stdout)
 	f := &fleet.Fleet{Hosts: hosts, Delay: delay, Dir: dir, Visited: func(v fleet.Visit) { out.Encode(v) }}
+	if trace != "" {
+		f.Asked = func(host string, trips int, what string) {
+			if host == trace {
+				fmt.Fprintf(os.Stderr, "%3d %s\n", trips, what)
+			}
+		}
+	}
 	if err := f.Start(); err != nil {
 		return err
 	}
