@@ -84,6 +84,11 @@ func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node
 			}
 		}
 	}
+	return readAll(ctx, h, paths...)
+}
+
+// readAll reads the files that are there, all at once.
+func readAll(ctx context.Context, h host.Host, paths ...string) (map[string][]byte, error) {
 	var mu sync.Mutex
 	found := map[string][]byte{}
 	g, ctx := errgroup.WithContext(ctx)

@@ -37,11 +37,15 @@ func kernel(ctx context.Context, t *Target) error {
 	if _, err := t.write(ctx, manifests.Prerequisites(ipv6)...); err != nil {
 		return err
 	}
+	var signs []string
 	for _, m := range manifests.Modules() {
-		infos, err := t.Host.Stat(ctx, m.Sign)
-		if err != nil {
-			return err
-		}
+		signs = append(signs, m.Sign)
+	}
+	infos, err := t.Host.Stat(ctx, signs...)
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests.Modules() {
 		if _, ok := infos[m.Sign]; ok {
 			continue // loaded, or built in
 		}
@@ -49,22 +53,29 @@ func kernel(ctx context.Context, t *Target) error {
 			return fmt.Errorf("kernel module %s, for %s: %w: install a kernel that has it", m.Name, m.Why, err)
 		}
 	}
+	values, err := t.sysctls(ctx, manifests.Sysctls(ipv6))
+	if err != nil {
+		return err
+	}
+	var steps []Step
+	set := []string{"sysctl", "-q", "-w"}
 	for _, s := range manifests.Sysctls(ipv6) {
-		have, err := t.sysctl(ctx, s.Name)
-		if err != nil {
-			return fmt.Errorf("sysctl %s, for %s: %w", s.Name, s.Why, err)
+		have, ok := values[s.Name]
+		if !ok {
+			return fmt.Errorf("sysctl %s, for %s: this kernel does not have it: install one that does", s.Name, s.Why)
 		}
-		if s.Holds(have) {
-			continue
-		}
-		if err := t.note(ctx, Step{Kind: aSysctl, Name: s.Name, Before: have, After: s.Value}); err != nil {
-			return err
-		}
-		if err := t.do(ctx, "sysctl", "-q", "-w", s.Name+"="+s.Value); err != nil {
-			return err
+		if !s.Holds(have) {
+			steps = append(steps, Step{Kind: aSysctl, Name: s.Name, Before: have, After: s.Value})
+			set = append(set, s.Name+"="+s.Value)
 		}
 	}
-	return nil
+	if len(steps) == 0 {
+		return nil
+	}
+	if err := t.note(ctx, steps...); err != nil {
+		return err
+	}
+	return t.do(ctx, set...)
 }
 
 // place is where an artifact goes on a host.

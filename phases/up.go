@@ -41,6 +41,8 @@ type Up struct {
 	Patches     manifests.Patches
 	Ignore      []string
 	Skip        []string
+	// PrepareOnly ends where only the cluster is missing: hosts have a runtime, a kubelet and their images.
+	PrepareOnly bool
 	Report      func(Event)
 	Began       time.Time // the run
 	Credentials func(registry string) (user, password string, err error)
@@ -426,7 +428,11 @@ func (u *Up) preflight(ctx context.Context) error {
 // target is what the phases of a machine act on, and which those are.
 func (u *Up) target(m *Machine) (*Target, []Phase) {
 	t, list := u.bare(m)
-	return t, hooked(list, u.hookKind(m), m.Node.Hooks.Over(u.Cluster.Spec.Hooks))
+	hooks := m.Node.Hooks.Over(u.Cluster.Spec.Hooks)
+	if u.PrepareOnly { // neither init nor join comes to its end
+		list, hooks.AfterInit, hooks.AfterJoin = prepare(), nil, nil
+	}
+	return t, hooked(list, u.hookKind(m), hooks)
 }
 
 // bare is target without hooks.

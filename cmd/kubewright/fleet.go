@@ -38,6 +38,7 @@ type fleetOptions struct {
 	ignore      []string
 	ssh         ssh.Options
 	askSudo     bool
+	prepare     bool
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
 	out         func() output
@@ -299,7 +300,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 }
 
 func (o *fleetOptions) newUp(f *fleet, v *view) *phases.Up {
-	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, Report: v.event, Credentials: credentials, Began: time.Now()}
+	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, PrepareOnly: o.prepare, Report: v.event, Credentials: credentials, Began: time.Now()}
 	for _, name := range o.ignore {
 		u.Ignore = append(u.Ignore, strings.ToLower(name))
 	}
