@@ -23,6 +23,9 @@ type Machine struct {
 	Host host.Host   // nil where nobody gets there
 	Err  error       // why it is left alone: it does not answer, say
 
+	// Held ends when somebody else takes the machine over, or the link to it is lost; nil: nobody holds it.
+	Held context.Context
+
 	Facts   config.Facts
 	Journal *Journal
 	// Existing holds, by path, the certificates, keys and kubeconfigs that are there.
@@ -107,6 +110,16 @@ func readAll(ctx context.Context, h host.Host, paths ...string) (map[string][]by
 	return found, g.Wait()
 }
 
+// within gives ctx, which also ends with what holds the machine.
+func (m *Machine) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := func() bool { return true }
+	if m.Held != nil {
+		stop = context.AfterFunc(m.Held, func() { cancel(context.Cause(m.Held)) })
+	}
+	return ctx, func() { stop(); cancel(nil) }
+}
+
 // traces are signs that a control plane is, or once was, part of a cluster.
 func (m *Machine) traces() bool {
 	return len(m.Existing) > 0 || m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
@@ -132,10 +145,18 @@ func shared(machines []*Machine, paths []string) (map[string][]byte, error) {
 }
 
 // Complete fills into a defaulted document what the machines told: their addresses, and
-// where nobody gave the cluster an address, a name that each host maps to itself.
-func Complete(c *config.Cluster, machines []*Machine) {
+// where nobody gave the cluster an address, a name that each host maps to itself. The address
+// of one that is silent is the one that the running cluster (nil: there is none) knows.
+func Complete(c *config.Cluster, machines []*Machine, live *config.Cluster) {
 	c.Spec.Hosts = nil
 	for _, m := range machines {
+		if live != nil && m.Node.Address == "" {
+			for _, n := range live.Spec.Hosts {
+				if n.Name == m.Node.Name {
+					m.Node.Address = n.Address
+				}
+			}
+		}
 		c.Spec.Hosts = append(c.Spec.Hosts, m.Node)
 	}
 	if c.Spec.ControlPlane.Endpoint == "" {

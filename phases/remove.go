@@ -102,6 +102,8 @@ func (u *Up) mayRemove(ctx context.Context, m *Machine, r Removal) error {
 	switch {
 	case err != nil && !isNotFound(err):
 		return err
+	case err != nil && m.Host == nil && !slices.Contains(u.Machines, m):
+		return errors.New("neither the document nor the cluster has a host of this name: see `kubewright status`")
 	case err == nil && m.Err != nil && condition(node, "Ready") == "True" && !r.Dead:
 		return fmt.Errorf("it cannot be reached (%w), and its node is ready: it may be at work. Make it reachable, or if it is gone say so with --dead", m.Err)
 	}

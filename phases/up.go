@@ -115,6 +115,9 @@ func (u *Up) Prepare(ctx context.Context) error {
 			return &NotReadyError{err}
 		}
 		u.leader = first0(alive)
+		if u.leader != nil && !u.chosen(u.leader) {
+			return &NotReadyError{fmt.Errorf("there is no cluster yet, and --only leaves out %s, which would begin it", u.leader.Node.Name)}
+		}
 	}
 	return u.makeSecrets()
 }
@@ -322,7 +325,9 @@ func (u *Up) Run(ctx context.Context) error {
 					}
 				}
 			}
-			err := Run(ctx, list, t, u.skips(list))
+			held, cancel := m.within(ctx)
+			defer cancel()
+			err := Run(held, list, t, u.skips(list))
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
 			}

@@ -83,15 +83,19 @@ func (o *fleetOptions) skipFlag(cmd *cobra.Command, list []phases.Phase) {
 type fleet struct {
 	cluster  *config.Cluster
 	machines []*phases.Machine
-	closers  []func()
+	locks    []func() // each gives one back
+	links    []io.Closer
 }
 
 func (f *fleet) close() {
 	var wg sync.WaitGroup
-	for _, c := range f.closers {
-		wg.Go(c)
+	for _, release := range f.locks {
+		wg.Go(release)
 	}
 	wg.Wait()
+	for _, l := range f.links {
+		l.Close()
+	}
 }
 
 // within runs f, for no longer than --timeout.
@@ -105,22 +109,22 @@ func (o *fleetOptions) within(ctx context.Context, f func(context.Context) error
 }
 
 // begin is all that comes before the first change.
-func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (context.Context, *fleet, *phases.Up, error) {
+func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fleet, *phases.Up, error) {
 	c, err := o.document()
 	if err != nil {
-		return nil, nil, nil, misuse(err)
+		return nil, nil, misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
-	ctx, f, err := o.connect(ctx, c, command)
+	f, err := o.connect(ctx, c, command)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	u, err := o.up(ctx, f, v)
 	if err != nil {
 		f.close()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return ctx, f, u, nil
+	return f, u, nil
 }
 
 // document is the one that was named, for hosts that are there.
@@ -166,41 +170,42 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 }
 
 // connect reaches all hosts, locks them for a command (empty: who only looks locks nothing) and looks at them.
-func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (context.Context, *fleet, error) {
+func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (*fleet, error) {
 	o.ssh.Ask = ask
 	if o.askSudo {
 		var err error
 		if o.ssh.SudoPassword, err = ask("Password for sudo: "); err != nil {
-			return nil, nil, misuse(err)
+			return nil, misuse(err)
 		}
 	}
 	client, err := ssh.New(o.ssh)
 	if err != nil {
-		return nil, nil, misuse(err)
+		return nil, misuse(err)
 	}
 	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
-			f.closers = append(f.closers, func() { h.Close() })
+			f.links = append(f.links, h)
 		}
 	}
-	held, err := f.lock(ctx, command)
+	f.links = append(f.links, client) // last: the jump hosts, through which others go
+	err = f.lock(ctx, command)
 	if err == nil {
 		var wg sync.WaitGroup
 		for _, m := range f.machines {
-			wg.Go(func() { m.Observe(held, c) })
+			wg.Go(func() { m.Observe(ctx, c) })
 		}
 		wg.Wait()
-		err = held.Err()
+		err = ctx.Err()
 	}
 	if err == nil && !o.tolerant {
 		err = f.refusals()
 	}
 	if err != nil {
 		f.close()
-		return nil, nil, err
+		return nil, err
 	}
-	return held, f, nil
+	return f, nil
 }
 
 // refusals are errors that are no accident: a host key that nobody knows, a wrong password.
@@ -219,13 +224,11 @@ func (f *fleet) refusals() error {
 	return nil
 }
 
-// lock takes all hosts that answer. The context ends when one of them is taken over.
-func (f *fleet) lock(ctx context.Context, command string) (context.Context, error) {
+// lock takes all hosts that answer.
+func (f *fleet) lock(ctx context.Context, command string) error {
 	if command == "" {
-		return ctx, nil
+		return nil
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	f.closers = append(f.closers, func() { cancel(nil) })
 	var mu sync.Mutex
 	var g errgroup.Group
 	for _, m := range f.machines {
@@ -241,14 +244,14 @@ func (f *fleet) lock(ctx context.Context, command string) (context.Context, erro
 			if m.Err = err; err != nil {
 				return nil
 			}
-			context.AfterFunc(held, func() { cancel(fmt.Errorf("%s: %w", m.Node.Name, context.Cause(held))) })
+			m.Held = held
 			mu.Lock()
 			defer mu.Unlock()
-			f.closers = append([]func(){release}, f.closers...)
+			f.locks = append(f.locks, release)
 			return nil
 		})
 	}
-	return ctx, g.Wait()
+	return g.Wait()
 }
 
 // ask asks a person at the terminal, who sees nothing of what they type.
@@ -282,7 +285,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 		}
 	}
 	f.cluster.Default(versions)
-	phases.Complete(f.cluster, f.machines)
+	phases.Complete(f.cluster, f.machines, u.Live(ctx))
 	if err := f.cluster.Validate(); err != nil {
 		return nil, misuse(fmt.Errorf("%s is not valid: %w", o.file, err))
 	}
