@@ -183,14 +183,10 @@ func (s *site) cutInTheMiddle(h *lab.Host) (ca string) {
 	if out := run(s.ctx, s.t, h, "sh", "-c", "ls -A /usr/local/bin | grep -v '^\\.' || true"); out != "" {
 		s.t.Errorf("an upload that was cut has put there %s", out)
 	}
+	if node := run(s.ctx, s.t, s.members[0].Host, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "nodes", "-o", "name"); node != "node/"+s.members[0].Name+"\n" {
+		s.t.Errorf("the other host was held up: the nodes are %q", node)
+	}
 	ca = sameCA(s.ctx, s.t, s.members[0].Host, "")
-	if ca == "" {
-		s.t.Error("the other host was held up")
-	}
-	_, stderr, err := s.Up(s.ctx, "-o", "json")
-	if code := codeOf(err); code != 4 || !strings.Contains(stderr, "another run is at work on this host: kubewright up") {
-		s.t.Errorf("up at once, while the lease lasts: %d, %s", code, errorsOf(stderr))
-	}
 	s.converged()
 	for _, port := range cutOff {
 		run(s.ctx, s.t, h, "iptables", "-D", "INPUT", "-p", "tcp", "--dport", "22", "--sport", port, "-j", "DROP")

@@ -22,6 +22,8 @@ type Machine struct {
 	Node config.Node // as the document has it; Observe adds its address
 	Host host.Host   // nil where nobody gets there
 	Err  error       // why it is left alone: it does not answer, say
+	// Lease ends, with its cause, when the host is no longer kept for this run; nil: nobody locked it.
+	Lease context.Context
 
 	Facts   config.Facts
 	Journal *Journal
@@ -32,6 +34,16 @@ type Machine struct {
 }
 
 func (m *Machine) controlPlane() bool { return m.Node.Has(config.ControlPlaneRole) }
+
+// within is a context that ends with the machine's lease as well: who has lost one host goes on with the others.
+func (m *Machine) within(ctx context.Context) (context.Context, func()) {
+	if m.Lease == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(m.Lease, func() { cancel(context.Cause(m.Lease)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
 
 // Observe looks at a machine. What it finds in the way of that becomes its Err.
 func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {

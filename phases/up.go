@@ -292,6 +292,8 @@ func (u *Up) Run(ctx context.Context) error {
 		places <- struct{}{} // the leader first: the others wait for its API server
 		wg.Go(func() {
 			defer func() { <-places }()
+			ctx, end := m.within(ctx)
+			defer end()
 			t, list := u.target(m)
 			list = without(list, "preflight")
 			err := Run(ctx, list, t, u.skips(list))

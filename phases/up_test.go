@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"context"
 	"errors"
 
 	"strings"
@@ -199,6 +200,24 @@ func TestHostsAreJudgedByEachOther(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWhoLosesAHostGoesOnWithTheOthers(t *testing.T) {
+	u := fleet("cp-1", "w-1", "w-2")
+	lease, lose := context.WithCancelCause(t.Context())
+	u.Machines[1].Lease = lease
+	taken := errors.New("another run has taken it over")
+	lose(taken)
+	for i, want := range []error{nil, taken, nil} {
+		ctx, end := u.Machines[i].within(t.Context())
+		if want != nil {
+			<-ctx.Done()
+		}
+		if got := context.Cause(ctx); got != want {
+			t.Errorf("%s: %v", u.Machines[i].Node.Name, got)
+		}
+		end()
 	}
 }
 

@@ -104,22 +104,22 @@ func (o *fleetOptions) within(ctx context.Context, f func(context.Context) error
 }
 
 // begin is all that comes before the first change.
-func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (context.Context, *fleet, *phases.Up, error) {
+func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fleet, *phases.Up, error) {
 	c, err := o.document()
 	if err != nil {
-		return nil, nil, nil, misuse(err)
+		return nil, nil, misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
-	ctx, f, err := o.connect(ctx, c, command)
+	f, err := o.connect(ctx, c, command)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	u, err := o.up(ctx, f, v)
 	if err != nil {
 		f.close()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return ctx, f, u, nil
+	return f, u, nil
 }
 
 // document is the one that was named, for hosts that are there.
@@ -165,17 +165,17 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 }
 
 // connect reaches all hosts, locks them for a command (empty: who only looks locks nothing) and looks at them.
-func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (context.Context, *fleet, error) {
+func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (*fleet, error) {
 	o.ssh.Ask = ask
 	if o.askSudo {
 		var err error
 		if o.ssh.SudoPassword, err = ask("Password for sudo: "); err != nil {
-			return nil, nil, misuse(err)
+			return nil, misuse(err)
 		}
 	}
 	client, err := ssh.New(o.ssh)
 	if err != nil {
-		return nil, nil, misuse(err)
+		return nil, misuse(err)
 	}
 	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
@@ -183,23 +183,22 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			f.closers = append(f.closers, func() { h.Close() })
 		}
 	}
-	held, err := f.lock(ctx, command)
-	if err == nil {
+	if err = f.lock(ctx, command); err == nil {
 		var wg sync.WaitGroup
 		for _, m := range f.machines {
-			wg.Go(func() { m.Observe(held, c) })
+			wg.Go(func() { m.Observe(ctx, c) })
 		}
 		wg.Wait()
-		err = held.Err()
+		err = ctx.Err()
 	}
 	if err == nil && !o.tolerant {
 		err = f.refusals()
 	}
 	if err != nil {
 		f.close()
-		return nil, nil, err
+		return nil, err
 	}
-	return held, f, nil
+	return f, nil
 }
 
 // refusals are errors that are no accident: a host key that nobody knows, a wrong password.
@@ -218,13 +217,11 @@ func (f *fleet) refusals() error {
 	return nil
 }
 
-// lock takes all hosts that answer. The context ends when one of them is taken over.
-func (f *fleet) lock(ctx context.Context, command string) (context.Context, error) {
+// lock takes all hosts that answer. Whoever loses one of them goes on with the others.
+func (f *fleet) lock(ctx context.Context, command string) error {
 	if command == "" {
-		return ctx, nil
+		return nil
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	f.closers = append(f.closers, func() { cancel(nil) })
 	var mu sync.Mutex
 	var g errgroup.Group
 	for _, m := range f.machines {
@@ -240,14 +237,14 @@ func (f *fleet) lock(ctx context.Context, command string) (context.Context, erro
 			if m.Err = err; err != nil {
 				return nil
 			}
-			context.AfterFunc(held, func() { cancel(fmt.Errorf("%s: %w", m.Node.Name, context.Cause(held))) })
+			m.Lease = held
 			mu.Lock()
 			defer mu.Unlock()
 			f.closers = append([]func(){release}, f.closers...)
 			return nil
 		})
 	}
-	return ctx, g.Wait()
+	return g.Wait()
 }
 
 // ask asks a person at the terminal, who sees nothing of what they type.

@@ -60,7 +60,7 @@ func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.R
 	v := newView(o.out())
 	defer v.close()
 	o.whole = true
-	ctx, f, u, err := o.begin(ctx, "remove", v)
+	f, u, err := o.begin(ctx, "remove", v)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (o *fleetOptions) runDown(ctx context.Context) error {
 		return misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
-	ctx, f, err := o.connect(ctx, c, "down")
+	f, err := o.connect(ctx, c, "down")
 	if err != nil {
 		return err
 	}

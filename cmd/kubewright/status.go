@@ -75,7 +75,7 @@ func (o *fleetOptions) runStatus(ctx context.Context, format string, drift bool)
 	defer v.close()
 	v.hosts, v.quiet = len(c.Spec.Hosts), true
 	o.tolerant = true
-	ctx, f, err := o.connect(ctx, c, "")
+	f, err := o.connect(ctx, c, "")
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (o *fleetOptions) runTimeline(ctx context.Context, file string) error {
 			return misuse(err)
 		}
 		o.tolerant = true
-		_, f, err := o.connect(ctx, c, "")
+		f, err := o.connect(ctx, c, "")
 		if err != nil {
 			return err
 		}

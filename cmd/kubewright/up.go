@@ -54,7 +54,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	}
 	v := newView(o.out())
 	defer v.close()
-	ctx, f, u, err := o.begin(ctx, "up", v)
+	f, u, err := o.begin(ctx, "up", v)
 	if err != nil {
 		return err
 	}

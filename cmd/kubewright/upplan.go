@@ -51,7 +51,7 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 func (o *fleetOptions) runPlan(ctx context.Context) error {
 	v := newView(o.out())
 	defer v.close()
-	ctx, f, u, err := o.begin(ctx, "", v)
+	f, u, err := o.begin(ctx, "", v)
 	if err != nil {
 		return err
 	}
