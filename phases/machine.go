@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -88,14 +89,7 @@ func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
 
 // existing is Existing, with the files of an external etcd's client. All are asked for at once.
 func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node) (map[string][]byte, error) {
-	paths := pki.Paths(n)
-	if e := c.Spec.Etcd.External; e != nil {
-		for _, p := range []string{e.CAFile, e.CertFile, e.KeyFile} {
-			if p != "" {
-				paths = append(paths, p)
-			}
-		}
-	}
+	paths := append(pki.Paths(n), givenPaths(c)...)
 	var mu sync.Mutex
 	found := map[string][]byte{}
 	g, ctx := errgroup.WithContext(ctx)
@@ -114,9 +108,22 @@ func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node
 	return found, g.Wait()
 }
 
+// givenPaths are files that somebody gives the control planes: those of an external etcd's client.
+func givenPaths(c *config.Cluster) (paths []string) {
+	if e := c.Spec.Etcd.External; e != nil {
+		paths = slices.DeleteFunc([]string{e.CAFile, e.CertFile, e.KeyFile}, func(p string) bool { return p == "" })
+	}
+	return paths
+}
+
 // traces are signs that a control plane is, or once was, part of a cluster.
-func (m *Machine) traces() bool {
-	return len(m.Existing) > 0 || m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
+func (m *Machine) traces(c *config.Cluster) bool {
+	for path := range m.Existing {
+		if !slices.Contains(givenPaths(c), path) {
+			return true
+		}
+	}
+	return m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
 }
 
 // shared are the files that all control planes have in common, of those that have them.

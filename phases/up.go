@@ -92,10 +92,7 @@ func (u *Up) Prepare(ctx context.Context) error {
 			alive = append(alive, m)
 		}
 	}
-	paths := pki.SharedPaths()
-	if e := u.Cluster.Spec.Etcd.External; e != nil {
-		paths = append(paths, e.CAFile, e.CertFile, e.KeyFile)
-	}
+	paths := append(pki.SharedPaths(), givenPaths(u.Cluster)...)
 	if err := u.kept(); err != nil {
 		return &NotReadyError{err}
 	}
@@ -166,7 +163,7 @@ func (u *Up) mayBegin() error {
 		switch {
 		case m.Err != nil:
 			silent, why = append(silent, m.Node.Name), multierror.Append(why, m.Err)
-		case m.traces() && u.shared[pki.CA+".crt"] == nil:
+		case m.traces(u.Cluster) && u.shared[pki.CA+".crt"] == nil:
 			traced = append(traced, m.Node.Name)
 		}
 	}

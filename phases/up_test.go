@@ -47,7 +47,11 @@ func TestAClusterIsBegunOnlyWhereThereIsNone(t *testing.T) {
 			u.shared[pki.CA+".crt"] = []byte("x")
 			u.Machines[0].Existing = map[string][]byte{pki.CA + ".crt": []byte("x")}
 		}, ""},
-		"with the CA, and one is down":  {func(u *Up) { u.shared[pki.CA+".crt"] = []byte("x"); u.Machines[1].Err = errDown }, "cp-2 cannot be asked"},
+		"with the CA, and one is down": {func(u *Up) { u.shared[pki.CA+".crt"] = []byte("x"); u.Machines[1].Err = errDown }, "cp-2 cannot be asked"},
+		"an external etcd's": {func(u *Up) {
+			u.Cluster.Spec.Etcd.External = &config.ExternalEtcd{CAFile: "/etc/etcd/ca.crt"}
+			u.Machines[0].Existing = map[string][]byte{"/etc/etcd/ca.crt": []byte("x")}
+		}, ""},
 		"traces on a worker say little": {func(u *Up) { u.Machines[3].Facts.Present[pki.KubeletConf] = true }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
