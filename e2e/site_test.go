@@ -244,7 +244,12 @@ func (s *site) nothing() {
 	if done := s.since(before); len(done) > 0 {
 		s.t.Errorf("a second up has done %v", done)
 	}
-	if diff := cmp.Diff(before.journals, s.now().journals); diff != "" {
-		s.t.Errorf("a second up has written to the journals:\n%s", diff)
+	for host, journal := range s.now().journals {
+		for line := range strings.Lines(strings.TrimPrefix(journal, before.journals[host])) {
+			// When each phase ran; and flannel's pod writes its plugin once more, with the same bytes, and that was read.
+			if !strings.Contains(line, `"kind":"phase"`) && !strings.Contains(line, `"kind":"stamp","name":"/opt/cni/bin/flannel"`) {
+				s.t.Errorf("a second up has written to the journal of %s: %s", host, line)
+			}
+		}
 	}
 }

@@ -86,7 +86,7 @@ func (u *Up) Installs() bool {
 	})
 }
 
-// changed are the fields that a running cluster keeps for its life.
+// kept refuses another value of a field that a running cluster keeps for its life.
 func (u *Up) kept() error {
 	var all *multierror.Error
 	refuse := func(field, has, wants, what string) {

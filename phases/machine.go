@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -22,9 +23,8 @@ type Machine struct {
 	Node config.Node // as the document has it; Observe adds its address
 	Host host.Host   // nil where nobody gets there
 	Err  error       // why it is left alone: it does not answer, say
-
-	// Held ends when somebody else takes the machine over, or the link to it is lost; nil: nobody holds it.
-	Held context.Context
+	// Lease ends, with its cause, when the host is no longer kept for this run; nil: nobody locked it.
+	Lease context.Context
 
 	Facts   config.Facts
 	Journal *Journal
@@ -35,6 +35,16 @@ type Machine struct {
 }
 
 func (m *Machine) controlPlane() bool { return m.Node.Has(config.ControlPlaneRole) }
+
+// within is a context that ends with the machine's lease as well: who has lost one host goes on with the others.
+func (m *Machine) within(ctx context.Context) (context.Context, func()) {
+	if m.Lease == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(m.Lease, func() { cancel(context.Cause(m.Lease)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
 
 // Observe looks at a machine. What it finds in the way of that becomes its Err.
 func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
@@ -79,15 +89,7 @@ func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
 
 // existing is Existing, with the files of an external etcd's client. All are asked for at once.
 func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node) (map[string][]byte, error) {
-	paths := pki.Paths(n)
-	if e := c.Spec.Etcd.External; e != nil {
-		for _, p := range []string{e.CAFile, e.CertFile, e.KeyFile} {
-			if p != "" {
-				paths = append(paths, p)
-			}
-		}
-	}
-	return readAll(ctx, h, paths...)
+	return readAll(ctx, h, append(pki.Paths(n), givenPaths(c)...)...)
 }
 
 // readAll reads the files that are there, all at once.
@@ -110,19 +112,22 @@ func readAll(ctx context.Context, h host.Host, paths ...string) (map[string][]by
 	return found, g.Wait()
 }
 
-// within gives ctx, which also ends with what holds the machine.
-func (m *Machine) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := func() bool { return true }
-	if m.Held != nil {
-		stop = context.AfterFunc(m.Held, func() { cancel(context.Cause(m.Held)) })
+// givenPaths are files that somebody gives the control planes: those of an external etcd's client.
+func givenPaths(c *config.Cluster) (paths []string) {
+	if e := c.Spec.Etcd.External; e != nil {
+		paths = slices.DeleteFunc([]string{e.CAFile, e.CertFile, e.KeyFile}, func(p string) bool { return p == "" })
 	}
-	return ctx, func() { stop(); cancel(nil) }
+	return paths
 }
 
 // traces are signs that a control plane is, or once was, part of a cluster.
-func (m *Machine) traces() bool {
-	return len(m.Existing) > 0 || m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
+func (m *Machine) traces(c *config.Cluster) bool {
+	for path := range m.Existing {
+		if !slices.Contains(givenPaths(c), path) {
+			return true
+		}
+	}
+	return m.data != (etcdData{}) || m.Facts.Present[pki.KubeletConf] || m.Facts.Present[manifests.Path(manifests.APIServer)]
 }
 
 // shared are the files that all control planes have in common, of those that have them.

@@ -58,6 +58,8 @@ func (u *Up) remove(ctx context.Context, m *Machine, r Removal) error {
 	if err := u.forget(ctx, m); err != nil {
 		return err
 	}
+	ctx, end := m.within(ctx)
+	defer end()
 	t := &Target{Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, API: u.api, Report: u.Report, Changes: &u.changes, Journal: m.Journal}
 	alive := m.Err == nil
 	if !alive {
@@ -285,7 +287,7 @@ func (u *Up) forget(ctx context.Context, gone *Machine) error {
 
 // Down resets every host that answers, all at once: the cluster ends.
 func (u *Up) Down(ctx context.Context) error {
-	return u.each(func(m *Machine) error {
+	return u.each(ctx, func(ctx context.Context, m *Machine) error {
 		t := &Target{Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Report: u.Report, Changes: &u.changes, Journal: m.Journal}
 		if m.node != "" {
 			t.Node.Name = m.node
@@ -307,7 +309,7 @@ func (u *Up) Down(ctx context.Context) error {
 }
 
 // each acts on all chosen machines at once, and has the errors of all.
-func (u *Up) each(f func(*Machine) error) error {
+func (u *Up) each(ctx context.Context, f func(context.Context, *Machine) error) error {
 	errs := make([]error, len(u.Machines))
 	var g errgroup.Group
 	if u.Concurrency > 0 {
@@ -318,7 +320,9 @@ func (u *Up) each(f func(*Machine) error) error {
 			continue
 		}
 		g.Go(func() error {
-			errs[i] = f(m)
+			ctx, end := m.within(ctx)
+			defer end()
+			errs[i] = f(ctx, m)
 			return nil
 		})
 	}

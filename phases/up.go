@@ -96,10 +96,7 @@ func (u *Up) Prepare(ctx context.Context) error {
 			alive = append(alive, m)
 		}
 	}
-	paths := pki.SharedPaths()
-	if e := u.Cluster.Spec.Etcd.External; e != nil {
-		paths = append(paths, e.CAFile, e.CertFile, e.KeyFile)
-	}
+	paths := append(pki.SharedPaths(), givenPaths(u.Cluster)...)
 	if err := u.kept(); err != nil {
 		return &NotReadyError{err}
 	}
@@ -173,7 +170,7 @@ func (u *Up) mayBegin() error {
 		switch {
 		case m.Err != nil:
 			silent, why = append(silent, m.Node.Name), multierror.Append(why, m.Err)
-		case m.traces() && u.shared[pki.CA+".crt"] == nil:
+		case m.traces(u.Cluster) && u.shared[pki.CA+".crt"] == nil:
 			traced = append(traced, m.Node.Name)
 		}
 	}
@@ -304,6 +301,8 @@ func (u *Up) Run(ctx context.Context) error {
 		places <- struct{}{} // the leader first: the others wait for its API server
 		wg.Go(func() {
 			defer func() { <-places }()
+			ctx, end := m.within(ctx)
+			defer end()
 			t, list := u.target(m)
 			list = without(list, "preflight")
 			if m == u.leader {
@@ -313,7 +312,9 @@ func (u *Up) Run(ctx context.Context) error {
 					if _, ended := BarOf(e); ended && e.Phase == "images" {
 						moved()
 					}
-					report(e)
+					if report != nil {
+						report(e)
+					}
 				}
 			} else {
 				t.Move = func(ctx context.Context) error {
@@ -325,9 +326,7 @@ func (u *Up) Run(ctx context.Context) error {
 					}
 				}
 			}
-			held, cancel := m.within(ctx)
-			defer cancel()
-			err := Run(held, list, t, u.skips(list))
+			err := Run(ctx, list, t, u.skips(list))
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
 			}

@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"context"
 	"errors"
 
 	"strings"
@@ -46,7 +47,11 @@ func TestAClusterIsBegunOnlyWhereThereIsNone(t *testing.T) {
 			u.shared[pki.CA+".crt"] = []byte("x")
 			u.Machines[0].Existing = map[string][]byte{pki.CA + ".crt": []byte("x")}
 		}, ""},
-		"with the CA, and one is down":  {func(u *Up) { u.shared[pki.CA+".crt"] = []byte("x"); u.Machines[1].Err = errDown }, "cp-2 cannot be asked"},
+		"with the CA, and one is down": {func(u *Up) { u.shared[pki.CA+".crt"] = []byte("x"); u.Machines[1].Err = errDown }, "cp-2 cannot be asked"},
+		"an external etcd's": {func(u *Up) {
+			u.Cluster.Spec.Etcd.External = &config.ExternalEtcd{CAFile: "/etc/etcd/ca.crt"}
+			u.Machines[0].Existing = map[string][]byte{"/etc/etcd/ca.crt": []byte("x")}
+		}, ""},
 		"traces on a worker say little": {func(u *Up) { u.Machines[3].Facts.Present[pki.KubeletConf] = true }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -199,6 +204,24 @@ func TestHostsAreJudgedByEachOther(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWhoLosesAHostGoesOnWithTheOthers(t *testing.T) {
+	u := fleet("cp-1", "w-1", "w-2")
+	lease, lose := context.WithCancelCause(t.Context())
+	u.Machines[1].Lease = lease
+	taken := errors.New("another run has taken it over")
+	lose(taken)
+	for i, want := range []error{nil, taken, nil} {
+		ctx, end := u.Machines[i].within(t.Context())
+		if want != nil {
+			<-ctx.Done()
+		}
+		if got := context.Cause(ctx); got != want {
+			t.Errorf("%s: %v", u.Machines[i].Node.Name, got)
+		}
+		end()
 	}
 }
 

@@ -189,8 +189,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		}
 	}
 	f.links = append(f.links, client) // last: the jump hosts, through which others go
-	err = f.lock(ctx, command)
-	if err == nil {
+	if err = f.lock(ctx, command); err == nil {
 		var wg sync.WaitGroup
 		for _, m := range f.machines {
 			wg.Go(func() { m.Observe(ctx, c) })
@@ -224,7 +223,7 @@ func (f *fleet) refusals() error {
 	return nil
 }
 
-// lock takes all hosts that answer.
+// lock takes all hosts that answer. Whoever loses one of them goes on with the others.
 func (f *fleet) lock(ctx context.Context, command string) error {
 	if command == "" {
 		return nil
@@ -244,7 +243,7 @@ func (f *fleet) lock(ctx context.Context, command string) error {
 			if m.Err = err; err != nil {
 				return nil
 			}
-			m.Held = held
+			m.Lease = held
 			mu.Lock()
 			defer mu.Unlock()
 			f.locks = append(f.locks, release)

@@ -157,7 +157,7 @@ func (s *Transport) Close() error {
 			units = append(units, s.unit(path)+".socket", s.unit(path)+".service")
 		}
 		clear(s.relays)
-		s.say(ctx, "systemctl stop "+strings.Join(units, " ")+" 2>&1") // the next run replaces what stays
+		s.say(ctx, "systemctl stop "+strings.Join(units, " ")+" 2>&1; rmdir /run/kubewright-$SUDO_UID") // the next run replaces what stays
 	}
 	s.close(net.ErrClosed)
 	return nil
