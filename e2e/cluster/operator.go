@@ -22,10 +22,12 @@ type Operator struct {
 	Dir    string
 	Binary string
 	Bundle string
-	lab    *lab.Lab
+
+	lab   *lab.Lab
+	known map[string]string // a line of known_hosts for each host, by its name
 }
 
-// NewOperator sits in dir. The hosts of the lab that run now are known.
+// NewOperator sits in dir.
 func NewOperator(ctx context.Context, l *lab.Lab, dir string) (*Operator, error) {
 	binary, err := l.Kubewright(ctx)
 	if err != nil {
@@ -35,7 +37,7 @@ func NewOperator(ctx context.Context, l *lab.Lab, dir string) (*Operator, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Operator{Dir: dir, Binary: binary, Bundle: bundle, lab: l}, nil
+	return &Operator{Dir: dir, Binary: binary, Bundle: bundle, lab: l, known: map[string]string{}}, nil
 }
 
 // Member is a host of the operator's document. Lines are further fields, of YAML.
@@ -45,7 +47,8 @@ type Member struct {
 	Lines string
 }
 
-// Write writes the document of a cluster on these hosts; spec holds further lines of it.
+// Write writes the document of a cluster on these hosts; spec holds further lines of it. The
+// keys of those that run are known from then on, and no others.
 func (o *Operator) Write(ctx context.Context, name, spec string, members ...Member) error {
 	ssh, err := o.lab.SSH(ctx)
 	if err != nil {
@@ -58,8 +61,28 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 	}
 	document := Document(spec + "\nprovider: {name: hosts}\nhosts:\n" + hosts.String())
 	document = strings.Replace(document, "kind: Cluster\n", "kind: Cluster\nmetadata: {name: "+name+"}\n", 1)
-	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", ssh.IdentityFile, ssh.KnownHosts)
-	return errors.Join(os.WriteFile(filepath.Join(o.Dir, "cluster.yaml"), []byte(document), 0o600), os.WriteFile(filepath.Join(o.Dir, "ssh_config"), []byte(config), 0o600))
+	if err := o.know(ctx, members); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", ssh.IdentityFile, o.file("known_hosts"))
+	return errors.Join(os.WriteFile(o.file("cluster.yaml"), []byte(document), 0o600), os.WriteFile(o.file("ssh_config"), []byte(config), 0o600))
+}
+
+func (o *Operator) file(name string) string { return filepath.Join(o.Dir, name) }
+
+// know writes the operator's own known_hosts. The key of a host that is down is the one of before.
+func (o *Operator) know(ctx context.Context, members []Member) error {
+	var lines strings.Builder
+	for _, m := range members {
+		key, err := m.ReadFile(ctx, "/etc/ssh/ssh_host_ed25519_key.pub")
+		if err == nil {
+			o.known[m.Name] = m.IP + " " + string(key)
+		} else if o.known[m.Name] == "" {
+			return fmt.Errorf("read the host key of %s: %w", m.Name, err)
+		}
+		lines.WriteString(o.known[m.Name])
+	}
+	return os.WriteFile(o.file("known_hosts"), []byte(lines.String()), 0o600)
 }
 
 // Command is kubewright with a sub-command that takes the document.
@@ -72,7 +95,7 @@ func (o *Operator) Command(ctx context.Context, name string, args ...string) *ex
 }
 
 // Kubeconfig is the operator's.
-func (o *Operator) Kubeconfig() string { return filepath.Join(o.Dir, "kubeconfig") }
+func (o *Operator) Kubeconfig() string { return o.file("kubeconfig") }
 
 // Run is Command, waited for. The error has what it said.
 func (o *Operator) Run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
