@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
+	"github.com/kubewright/kubewright/phases"
 )
 
 // fleet is a cluster that an operator makes by up, and the hosts that it is made of now.
@@ -25,7 +28,8 @@ type fleet struct {
 	t               *testing.T
 	name            string
 	planes, workers []*lab.Host
-	lost            map[*lab.Host]bool // who does not answer now
+	lost            *lab.Host // who does not answer now
+	events          *eventLog
 }
 
 func newFleet(ctx context.Context, t *testing.T, l *lab.Lab, name string, hosts ...*lab.Host) *fleet {
@@ -35,7 +39,7 @@ func newFleet(ctx context.Context, t *testing.T, l *lab.Lab, name string, hosts 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fleet{Operator: o, ctx: ctx, t: t, name: name, lost: map[*lab.Host]bool{}}
+	return &fleet{Operator: o, ctx: ctx, t: t, name: name, events: newEventLog(t)}
 }
 
 // step is a subtest without which the next ones make no sense.
@@ -68,10 +72,19 @@ func (f *fleet) write(t *testing.T, spec string, planes []*lab.Host, workers ...
 func (f *fleet) up(t *testing.T, args ...string) {
 	t.Helper()
 	begin := time.Now()
-	if _, _, err := f.Up(f.ctx, args...); err != nil {
+	_, stderr, err := f.Up(f.ctx, append(args, "-o", "json")...)
+	var slow []string
+	for line := range strings.Lines(stderr) {
+		f.events.add([]byte(strings.TrimSpace(line)))
+		var e phases.Event
+		if json.Unmarshal([]byte(line), &e) == nil && e.Seconds > 3 {
+			slow = append(slow, fmt.Sprintf("%s %s %.0f", e.Host, e.Phase, e.Seconds))
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("up: %.1f s", time.Since(begin).Seconds())
+	t.Logf("up: %.1f s, of which phases longer than 3 s: %s", time.Since(begin).Seconds(), strings.Join(slow, ", "))
 }
 
 func exitCode(err error) int {
@@ -87,18 +100,18 @@ func exitCode(err error) int {
 
 // alive are those that answer now.
 func (f *fleet) alive(hosts []*lab.Host) []*lab.Host {
-	return slices.DeleteFunc(slices.Clone(hosts), func(h *lab.Host) bool { return f.lost[h] })
+	return slices.DeleteFunc(slices.Clone(hosts), func(h *lab.Host) bool { return h == f.lost })
 }
 
-// voters wants etcd to consist of all control planes, each with a vote.
-func (f *fleet) voters(t *testing.T) {
+// voters wants etcd to consist of these, each with a vote; all but who is lost have to be well.
+func (f *fleet) voters(t *testing.T, hosts ...*lab.Host) {
 	t.Helper()
 	var names []string
-	for _, h := range f.planes {
+	for _, h := range hosts {
 		names = append(names, h.Name)
 	}
 	slices.Sort(names)
-	voters(f.ctx, t, f.alive(f.planes)[0], names...)
+	voters(f.ctx, t, f.alive(hosts)[0], names...)
 }
 
 // answers wants the API to answer on every node that is alive, through the name that only nodes know.
@@ -123,19 +136,19 @@ func (f *fleet) answers(t *testing.T, within time.Duration) {
 	t.Logf("the API answers on all nodes: after %.1f s", time.Since(begin).Seconds())
 }
 
-// client talks to the API servers of all control planes that answer, a new connection each time:
-// one of before may lead to a host that is gone.
+// client talks to whichever control plane answers, over a new connection each time: one of before may
+// lead to a host that is gone.
 func (f *fleet) client() (*kubernetes.Clientset, error) {
 	c, err := f.Connect(f.planes[0])
 	if err != nil {
 		return nil, err
 	}
-	planes := f.alive(f.planes)
+	planes := slices.Clone(f.planes)
 	c.Config.Host = "https://" + f.name + ".kubewright.internal:6443"
 	c.Config.Timeout = 10 * time.Second
 	c.Config.Dial = func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
 		for _, h := range planes {
-			if conn, err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, net.JoinHostPort(h.IP, "6443")); err == nil {
+			if conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, net.JoinHostPort(h.IP, "6443")); err == nil {
 				return conn, nil
 			}
 		}
@@ -151,20 +164,32 @@ func (f *fleet) renewed(t *testing.T, since time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, 45*time.Second) // later the node would be lost
-	defer cancel()
 	for _, h := range f.workers {
-		for {
-			lease, err := client.CoordinationV1().Leases("kube-node-lease").Get(ctx, h.Name, metav1.GetOptions{})
-			if err == nil && lease.Spec.RenewTime.After(since) {
-				break
+		f.until(t, "the kubelet of "+h.Name+" renews its lease", func() error {
+			lease, err := client.CoordinationV1().Leases("kube-node-lease").Get(f.ctx, h.Name, metav1.GetOptions{})
+			if err == nil && !lease.Spec.RenewTime.After(since) {
+				err = fmt.Errorf("it was renewed at %s, and not after %s", lease.Spec.RenewTime, since)
 			}
-			select {
-			case <-ctx.Done():
-				t.Fatalf("the kubelet of %s has not renewed its lease: %v", h.Name, err)
-			case <-time.After(200 * time.Millisecond):
-			}
-		}
+			return err
+		})
 	}
 	t.Logf("the workers' leases are renewed: after %.1f s", time.Since(since).Seconds())
+}
+
+// until looks until there is nothing to say against it.
+func (f *fleet) until(t *testing.T, what string, look func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		err := look()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain until %s: %v", what, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }

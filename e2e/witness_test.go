@@ -61,6 +61,9 @@ func (f *fleet) witness() *witness {
 		f.t.Fatal(err)
 	}
 	run(f.ctx, f.t, f.planes[0], append(kubectl, "rollout", "status", "daemonset/witnessed", "--timeout", "60s")...)
+	for _, h := range f.workers {
+		f.until(f.t, "the service answers at "+h.Name, func() error { return served(f.ctx, h) })
+	}
 	ctx, stop := context.WithCancel(f.ctx)
 	w := &witness{f: f, stop: stop}
 	f.t.Cleanup(stop)
@@ -103,27 +106,39 @@ func (w *witness) nodes(ctx context.Context) {
 	}
 }
 
-// service asks at one worker, each time over a new connection.
+// service asks at one worker, each time anew.
 func (w *witness) service(ctx context.Context, h *lab.Host) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for ; ctx.Err() == nil; wait(ctx, 200*time.Millisecond) {
-		r, err := client.Get("http://" + h.IP + ":" + witnessPort + "/")
-		if err != nil {
-			if ctx.Err() == nil {
-				w.say("the service at %s: %v", h.Name, err)
-			}
-			continue
+		switch err := served(ctx, h); {
+		case err == nil:
+			w.mu.Lock()
+			w.served++
+			w.mu.Unlock()
+		case ctx.Err() == nil:
+			w.say("the service at %s: %v", h.Name, err)
 		}
-		b, _ := io.ReadAll(r.Body)
-		r.Body.Close()
-		if string(b) != "served\n" {
-			w.say("the service at %s: %s %q", h.Name, r.Status, b)
-			continue
-		}
-		w.mu.Lock()
-		w.served++
-		w.mu.Unlock()
 	}
+}
+
+// served is one question to the service.
+func served(ctx context.Context, h *lab.Host) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.IP+":"+witnessPort+"/", nil)
+	if err != nil {
+		return err
+	}
+	request.Close = true
+	r, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err == nil && string(b) != "served\n" {
+		err = fmt.Errorf("%s %q", r.Status, b)
+	}
+	return err
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -23,8 +23,9 @@ type Operator struct {
 	Binary string
 	Bundle string
 
-	lab   *lab.Lab
-	known map[string]string // a line of known_hosts for each host, by its name
+	lab     *lab.Lab
+	members []Member          // of the document
+	known   map[string]string // a line of known_hosts for each host, by its name
 }
 
 // NewOperator sits in dir.
@@ -61,7 +62,8 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 	}
 	document := Document(spec + "\nprovider: {name: hosts}\nhosts:\n" + hosts.String())
 	document = strings.Replace(document, "kind: Cluster\n", "kind: Cluster\nmetadata: {name: "+name+"}\n", 1)
-	if err := o.know(ctx, members); err != nil {
+	o.members = members
+	if err := o.Trust(ctx); err != nil {
 		return err
 	}
 	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", ssh.IdentityFile, o.file("known_hosts"))
@@ -70,10 +72,19 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 
 func (o *Operator) file(name string) string { return filepath.Join(o.Dir, name) }
 
-// know writes the operator's own known_hosts. The key of a host that is down is the one of before.
-func (o *Operator) know(ctx context.Context, members []Member) error {
+// Edit changes a piece of the document.
+func (o *Operator) Edit(old, new string) error {
+	b, err := os.ReadFile(o.file("cluster.yaml"))
+	if err == nil && !strings.Contains(string(b), old) {
+		err = fmt.Errorf("the document has no %q", old)
+	}
+	return errors.Join(err, os.WriteFile(o.file("cluster.yaml"), bytes.ReplaceAll(b, []byte(old), []byte(new)), 0o600))
+}
+
+// Trust believes the keys that the hosts of the document have now. That of a host that is down is the one of before.
+func (o *Operator) Trust(ctx context.Context) error {
 	var lines strings.Builder
-	for _, m := range members {
+	for _, m := range o.members {
 		key, err := m.ReadFile(ctx, "/etc/ssh/ssh_host_ed25519_key.pub")
 		if err == nil {
 			o.known[m.Name] = m.IP + " " + string(key)
