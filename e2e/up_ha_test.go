@@ -32,7 +32,7 @@ func TestUpHA(t *testing.T) {
 	f.step("two more control planes", func(t *testing.T) {
 		f.write(t, "", []*lab.Host{plane1, plane2, plane3}, work1, work2)
 		f.up(t)
-		f.voters(t)
+		f.voters(t, f.planes...)
 	})
 	f.step("verify", func(t *testing.T) { verified(ctx, t, &cluster.Cluster{ControlPlane: plane1}) })
 	w := f.witness()
@@ -45,7 +45,7 @@ func TestUpHA(t *testing.T) {
 		f.upWithout(t, plane2)
 		_, _, err := f.Run(ctx, "remove", "--yes", plane3.Name)
 		refusal(t, err, 3, "without it 1 of etcd's 2 members would answer, which is no majority", plane2.Name)
-		f.voters(t, plane1, plane3)
+		f.members(t)
 		f.bringBack(t, plane2.Start)
 	})
 	f.step("flags and the kubelet's configuration are changed", func(t *testing.T) {
@@ -70,6 +70,14 @@ func TestUpHA(t *testing.T) {
 	})
 	w.end()
 	f.step("kubeadm joins a worker by the command that token create prints", func(t *testing.T) { f.kubeadmJoins(t, spare) })
+}
+
+// members wants etcd to consist of all control planes, whether they are well or not.
+func (f *fleet) members(t *testing.T) {
+	t.Helper()
+	if got := members(f.ctx, t, f.alive(f.planes)[0]); len(got) != len(f.planes) {
+		t.Errorf("etcd consists of %v", got)
+	}
 }
 
 // edit changes the document.

@@ -66,7 +66,7 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 	if err := o.Trust(ctx); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", ssh.IdentityFile, o.file("known_hosts"))
+	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  ConnectTimeout 8\n  UserKnownHostsFile %s\n", ssh.IdentityFile, o.file("known_hosts"))
 	return errors.Join(os.WriteFile(o.file("cluster.yaml"), []byte(document), 0o600), os.WriteFile(o.file("ssh_config"), []byte(config), 0o600))
 }
 
