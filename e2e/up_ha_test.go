@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
@@ -45,7 +46,7 @@ func TestUpHA(t *testing.T) {
 		f.upWithout(t, plane2)
 		_, _, err := f.Run(ctx, "remove", "--yes", plane3.Name)
 		refusal(t, err, 3, "without it 1 of etcd's 2 members would answer, which is no majority", plane2.Name)
-		f.members(t)
+		f.members(t, f.planes...)
 		f.bringBack(t, plane2.Start)
 	})
 	f.step("flags and the kubelet's configuration are changed", func(t *testing.T) {
@@ -70,12 +71,70 @@ func TestUpHA(t *testing.T) {
 	})
 	w.end()
 	f.step("kubeadm joins a worker by the command that token create prints", func(t *testing.T) { f.kubeadmJoins(t, spare) })
+	f.step("a worker and the first control plane are removed", func(t *testing.T) {
+		f.remove(t, plane1, "remove", "--yes", work2.Name, plane1.Name)
+		f.members(t, plane2, plane3)
+		f.gone(t, plane1, work2)
+		for _, h := range []*lab.Host{plane1, work2} {
+			if left := run(ctx, t, h, "sh", "-c", "ls -d /etc/kubernetes /var/lib/etcd /var/lib/kubelet /var/lib/kubewright 2> /dev/null; systemctl is-active kubelet; true"); left != "inactive\n" {
+				t.Errorf("on %s is left: %s", h.Name, left)
+			}
+		}
+	})
+	f.step("who was a worker takes the place of the first control plane", func(t *testing.T) {
+		f.write(t, "", []*lab.Host{plane2, plane3, work2}, work1)
+		f.up(t)
+		f.voters(t, f.planes...)
+		f.answers(t, 10*time.Second)
+	})
+	f.step("a dead control plane is removed", func(t *testing.T) {
+		f.lose(t, plane3, plane3.CutOff)
+		f.remove(t, plane3, "remove", "--yes", "--dead", plane3.Name)
+		f.voters(t, plane2, work2)
+		f.gone(t, plane3)
+		f.answers(t, 10*time.Second)
+	})
 }
 
-// members wants etcd to consist of all control planes, whether they are well or not.
-func (f *fleet) members(t *testing.T) {
+// remove runs a removal, which has to succeed. Nobody looks for the control plane any more.
+func (f *fleet) remove(t *testing.T, plane *lab.Host, argv ...string) {
 	t.Helper()
-	if got := members(f.ctx, t, f.alive(f.planes)[0]); len(got) != len(f.planes) {
+	begin := time.Now()
+	if _, _, err := f.Run(f.ctx, argv[0], argv[1:]...); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %.1f s", strings.Join(argv, " "), time.Since(begin).Seconds())
+	f.planes = slices.DeleteFunc(f.planes, func(h *lab.Host) bool { return h == plane })
+	worker := f.workers[0]
+	if got := run(f.ctx, t, worker, "sh", "-c", "grep -w "+plane.IP+" /etc/hosts /etc/kubernetes/haproxy.cfg || true"); got != "" {
+		t.Errorf("%s looks for %s still:\n%s", worker.Name, plane.Name, got)
+	}
+}
+
+// gone wants the nodes to be.
+func (f *fleet) gone(t *testing.T, hosts ...*lab.Host) {
+	t.Helper()
+	client, err := f.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hosts {
+		if _, err := client.CoreV1().Nodes().Get(f.ctx, h.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("node %s: %v", h.Name, err)
+		}
+	}
+}
+
+// members wants etcd to consist of these, whether they are well or not.
+func (f *fleet) members(t *testing.T, hosts ...*lab.Host) {
+	t.Helper()
+	got := members(f.ctx, t, f.alive(f.planes)[0])
+	for _, h := range hosts {
+		if !slices.ContainsFunc(got, func(m member) bool { return m.Name == h.Name && !m.IsLearner }) {
+			t.Errorf("%s is no member of etcd: %v", h.Name, got)
+		}
+	}
+	if len(got) != len(hosts) {
 		t.Errorf("etcd consists of %v", got)
 	}
 }
