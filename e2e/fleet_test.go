@@ -68,8 +68,8 @@ func (f *fleet) write(t *testing.T, spec string, planes []*lab.Host, workers ...
 	}
 }
 
-// up has to succeed.
-func (f *fleet) up(t *testing.T, args ...string) {
+// up has to succeed. It returns what it said.
+func (f *fleet) up(t *testing.T, args ...string) string {
 	t.Helper()
 	begin := time.Now()
 	_, stderr, err := f.Up(f.ctx, append(args, "-o", "json")...)
@@ -85,6 +85,7 @@ func (f *fleet) up(t *testing.T, args ...string) {
 		t.Fatal(err)
 	}
 	t.Logf("up: %.1f s, of which phases longer than 3 s: %s", time.Since(begin).Seconds(), strings.Join(slow, ", "))
+	return stderr
 }
 
 func exitCode(err error) int {

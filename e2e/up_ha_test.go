@@ -83,7 +83,9 @@ func TestUpHA(t *testing.T) {
 	})
 	f.step("who was a worker takes the place of the first control plane", func(t *testing.T) {
 		f.write(t, "", []*lab.Host{plane2, plane3, work2}, work1)
-		f.up(t)
+		if said := f.up(t); !strings.Contains(said, spare.Name+" is a node of the cluster that the document does not list") {
+			t.Errorf("up says nothing of %s, which kubeadm has joined:\n%s", spare.Name, said)
+		}
 		f.voters(t, f.planes...)
 		f.answers(t, 10*time.Second)
 	})

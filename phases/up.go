@@ -337,6 +337,7 @@ func (u *Up) Run(ctx context.Context) error {
 		close(u.ended)
 	}
 	wg.Wait()
+	u.nameStrangers(ctx)
 	var all *multierror.Error
 	for _, m := range u.Machines {
 		if err := failures[m]; err != nil {
