@@ -28,6 +28,7 @@ type fleet struct {
 	t               *testing.T
 	name            string
 	planes, workers []*lab.Host
+	spec, kubelet   string    // further lines of the document, of spec and of spec.kubelet
 	lost            *lab.Host // who does not answer now
 	events          *eventLog
 }
@@ -53,7 +54,7 @@ func (f *fleet) step(name string, do func(*testing.T)) {
 }
 
 // write has the document list these hosts, from now on.
-func (f *fleet) write(t *testing.T, spec string, planes []*lab.Host, workers ...*lab.Host) {
+func (f *fleet) write(t *testing.T, planes []*lab.Host, workers ...*lab.Host) {
 	t.Helper()
 	f.planes, f.workers = planes, workers
 	var members []cluster.Member
@@ -63,8 +64,13 @@ func (f *fleet) write(t *testing.T, spec string, planes []*lab.Host, workers ...
 	for _, h := range workers {
 		members = append(members, cluster.Member{Host: h, Role: "worker"})
 	}
-	if err := f.Write(f.ctx, f.name, spec, members...); err != nil {
+	if err := f.Write(f.ctx, f.name, f.spec, members...); err != nil {
 		t.Fatal(err)
+	}
+	if f.kubelet != "" {
+		if err := f.Edit("failSwapOn: false\n", "failSwapOn: false\n    "+f.kubelet+"\n"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -27,11 +27,11 @@ func TestUpHA(t *testing.T) {
 	plane1, work1, work2, plane2, plane3, spare := bare[0], bare[1], bare[2], more[0], more[1], more[2]
 
 	f.step("one control plane and two workers, from bare hosts", func(t *testing.T) {
-		f.write(t, "", []*lab.Host{plane1}, work1, work2)
+		f.write(t, []*lab.Host{plane1}, work1, work2)
 		f.up(t)
 	})
 	f.step("two more control planes", func(t *testing.T) {
-		f.write(t, "", []*lab.Host{plane1, plane2, plane3}, work1, work2)
+		f.write(t, []*lab.Host{plane1, plane2, plane3}, work1, work2)
 		f.up(t)
 		f.voters(t, f.planes...)
 	})
@@ -51,8 +51,9 @@ func TestUpHA(t *testing.T) {
 	})
 	f.step("flags and the kubelet's configuration are changed", func(t *testing.T) {
 		p := f.prober(t)
-		f.write(t, "apiServer: {extraArgs: [{name: event-ttl, value: 2h0m0s}]}\netcd: {extraArgs: [{name: max-snapshots, value: '4'}]}", f.planes, f.workers...)
-		f.edit(t, "failSwapOn: false", "failSwapOn: false\n    maxPods: 111")
+		f.spec = "apiServer: {extraArgs: [{name: event-ttl, value: 2h0m0s}]}\netcd: {extraArgs: [{name: max-snapshots, value: '4'}]}"
+		f.kubelet = "maxPods: 111"
+		f.write(t, f.planes, f.workers...)
 		f.up(t)
 		p.end(t)
 		for _, h := range f.planes {
@@ -82,7 +83,7 @@ func TestUpHA(t *testing.T) {
 		}
 	})
 	f.step("who was a worker takes the place of the first control plane", func(t *testing.T) {
-		f.write(t, "", []*lab.Host{plane2, plane3, work2}, work1)
+		f.write(t, []*lab.Host{plane2, plane3, work2}, work1)
 		if said := f.up(t); !strings.Contains(said, spare.Name+" is a node of the cluster that the document does not list") {
 			t.Errorf("up says nothing of %s, which kubeadm has joined:\n%s", spare.Name, said)
 		}
@@ -138,14 +139,6 @@ func (f *fleet) members(t *testing.T, hosts ...*lab.Host) {
 	}
 	if len(got) != len(hosts) {
 		t.Errorf("etcd consists of %v", got)
-	}
-}
-
-// edit changes the document.
-func (f *fleet) edit(t *testing.T, old, new string) {
-	t.Helper()
-	if err := f.Edit(old, new); err != nil {
-		t.Fatal(err)
 	}
 }
 
