@@ -28,7 +28,7 @@ func (u *Up) Live(ctx context.Context) *config.Cluster {
 		if m.Err != nil || conf == nil {
 			continue
 		}
-		client, err := NewClient(ownAddress{m.Host, m.Node.Address}, conf)
+		client, err := NewClient(m.ownAPI(u.Cluster), conf)
 		if err != nil {
 			continue
 		}

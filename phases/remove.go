@@ -37,11 +37,26 @@ func (u *Up) Remove(ctx context.Context, names []string, r Removal) error {
 		if i >= 0 {
 			m = u.Machines[i]
 		}
-		if err := u.remove(ctx, m, r); err != nil {
+		err := u.follow(m)
+		if err == nil {
+			err = u.remove(ctx, m, r)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		u.Machines = slices.DeleteFunc(u.Machines, func(other *Machine) bool { return other == m })
 		delete(u.members, m)
+	}
+	return nil
+}
+
+// follow has another control plane lead, where it is the leader that goes.
+func (u *Up) follow(gone *Machine) error {
+	for _, m := range u.answering() {
+		if u.leader == gone && m != gone && u.members[m] {
+			u.leader = m
+			return u.connect()
+		}
 	}
 	return nil
 }

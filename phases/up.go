@@ -1,12 +1,14 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,7 +226,12 @@ func (u *Up) makeSecrets() error {
 	if err := config.Errors(all); err != nil {
 		return &NotReadyError{err}
 	}
-	kubeconfig, err := u.secrets[u.leader].ClientConfig()
+	return u.connect()
+}
+
+// connect leads to the API of the cluster, by the name that all of its servers have.
+func (u *Up) connect() error {
+	kubeconfig, err := u.secrets[u.leader].ClientConfigAt(pki.ControlPlaneURL(u.Cluster, u.leader.Node))
 	if err != nil {
 		return err
 	}
@@ -236,19 +243,18 @@ func (u *Up) makeSecrets() error {
 	return nil
 }
 
-// ownAddress dials a control plane's own address on the control plane, whatever name or address of
-// the cluster was asked for.
-type ownAddress struct {
+// ownAPI dials the API server of a control plane on it, whatever name and port of the cluster was asked for.
+type ownAPI struct {
 	host.Host
-	address string
+	at string
 }
 
-func (h ownAddress) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	return h.Host.Dial(ctx, network, net.JoinHostPort(h.address, port))
+func (m *Machine) ownAPI(c *config.Cluster) ownAPI {
+	return ownAPI{m.Host, net.JoinHostPort(m.Node.Address, strconv.Itoa(int(cmp.Or(c.Spec.ControlPlane.BindPort, 6443))))}
+}
+
+func (h ownAPI) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	return h.Host.Dial(ctx, network, h.at)
 }
 
 // anyOf reaches the API server of any control plane that has one, the leader's first.
@@ -258,14 +264,14 @@ type anyOf struct {
 }
 
 func (a anyOf) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := ownAddress{a.u.leader.Host, a.u.leader.Node.Address}.Dial(ctx, network, addr)
+	conn, err := a.u.leader.ownAPI(a.u.Cluster).Dial(ctx, network, addr)
 	for _, m := range a.u.answering() {
 		if err == nil {
 			break
 		}
 		if m != a.u.leader && a.u.members[m] {
 			var e error
-			if conn, e = (ownAddress{m.Host, m.Node.Address}).Dial(ctx, network, addr); e == nil {
+			if conn, e = m.ownAPI(a.u.Cluster).Dial(ctx, network, addr); e == nil {
 				err = nil
 			}
 		}

@@ -19,6 +19,7 @@ func TestSSHConfig(t *testing.T) {
 		"Host proxied", " ProxyCommand nc %h %p",
 		"Host slow", " ConnectTimeout soon",
 		"Host circle", " ProxyJump circle2", "Host circle2", " ProxyJump circle",
+		"Host slow", " ConnectTimeout soon",
 		"Host jump", " User hop", "Host self* ", " ProxyJump self-bastion",
 		"Match host x exec \"true\"", " ForwardAgent yes",
 	}, "\n"), 0o600)
@@ -37,7 +38,7 @@ func TestSSHConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.user != "me" || e.port != "22" || len(e.identities) != 1 || e.identities[0] != home+"/mine" || len(e.jumps) != 0 || e.address != "alias.example" {
+	if e.connect != 90*time.Second || e.user != "me" || e.port != "22" || len(e.identities) != 1 || e.identities[0] != home+"/mine" || len(e.jumps) != 0 || e.address != "alias.example" {
 		t.Errorf("%+v", e)
 	}
 	route := func(name string) ([]endpoint, error) {
@@ -54,6 +55,8 @@ func TestSSHConfig(t *testing.T) {
 	if hops, err := route("self-one"); err != nil || len(hops) != 2 {
 		t.Errorf("a jump host that its own rule matches: %v, %v", hops, err)
 	}
+	_, err = route("slow")
+	wants(t, err, "slow", "ConnectTimeout", "soon")
 	_, err = route("circle")
 	wants(t, err, "circle")
 	_, err = route("proxied")
