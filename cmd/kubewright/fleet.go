@@ -38,6 +38,7 @@ type fleetOptions struct {
 	ssh         ssh.Options
 	askSudo     bool
 	prepare     bool
+	again       bool // what the run before has asked is asked at once
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
 	out         func() output
@@ -178,7 +179,14 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			f.closers = append(f.closers, func() { h.Close() })
 		}
 	}
+	var wg sync.WaitGroup
+	if o.again {
+		for _, m := range f.machines {
+			wg.Go(func() { m.Recall(ctx) })
+		}
+	}
 	ctx, err = f.lock(ctx, command)
+	wg.Wait()
 	if err == nil && !o.tolerant {
 		err = f.refusals()
 	}
@@ -186,7 +194,6 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		f.close()
 		return nil, nil, err
 	}
-	var wg sync.WaitGroup
 	for _, m := range f.machines {
 		wg.Go(func() { m.Observe(ctx, c) })
 	}

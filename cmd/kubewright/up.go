@@ -13,7 +13,7 @@ import (
 )
 
 func newUp(out func() output) *cobra.Command {
-	o := &fleetOptions{out: out}
+	o := &fleetOptions{out: out, again: true}
 	var kubeconfig, plan string
 	cmd := &cobra.Command{
 		Use:   "up -f FILE",
