@@ -275,5 +275,5 @@ func clock(ctx context.Context, h host.Host) time.Duration {
 	}
 	seconds, _ := strconv.ParseInt(s, 10, 64)
 	nanos, _ := strconv.ParseInt(ns, 10, 64)
-	return time.Unix(seconds, nanos).Sub(asked.Add(time.Since(asked) / 2))
+	return time.Unix(seconds, nanos).Sub(asked.Add(time.Since(asked)/2 - out.Earlier))
 }

@@ -32,6 +32,30 @@ type Machine struct {
 	Existing map[string][]byte
 	data     etcdData // on a control plane
 	node     string   // that it is already
+	reads    []host.Read
+	had      glance
+}
+
+// foreseeing is a host that can be asked ahead what the run before has asked it: a [host.Remote].
+type foreseeing interface {
+	Recall(ctx context.Context, path string) ([]host.Read, error)
+	Prefetch(ctx context.Context, reads []host.Read) error
+	Remember(ctx context.Context, path string) error
+}
+
+// Recall finds out what the run before has asked this host, for Observe to ask all of it at once.
+// Whatever goes wrong costs nothing but time.
+func (m *Machine) Recall(ctx context.Context) {
+	if h, ok := m.Host.(foreseeing); ok && m.Err == nil {
+		m.reads, _ = h.Recall(ctx, readsPath)
+	}
+}
+
+// remember is for the next run's Recall. Where nothing of ours is, nothing is left.
+func (m *Machine) remember(ctx context.Context) {
+	if h, ok := m.Host.(foreseeing); ok && !m.Journal.Empty() {
+		h.Remember(ctx, readsPath)
+	}
 }
 
 func (m *Machine) controlPlane() bool { return m.Node.Has(config.ControlPlaneRole) }
@@ -48,9 +72,13 @@ func (m *Machine) within(ctx context.Context) (context.Context, func()) {
 
 // Observe looks at a machine. What it finds in the way of that becomes its Err.
 func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
-	if m.Err == nil {
-		m.Err = m.observe(ctx, c)
+	if m.Err != nil {
+		return
 	}
+	if h, ok := m.Host.(foreseeing); ok {
+		h.Prefetch(ctx, m.reads) // if it fails, so does what comes now
+	}
+	m.Err = m.observe(ctx, c)
 }
 
 func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {

@@ -93,6 +93,7 @@ type Target struct {
 	// Changes counts what is changed on several hosts; nil: nobody asks.
 	Changes *atomic.Int64
 
+	had      *glance // nil: nobody remembers
 	phase    string
 	changes  *atomic.Int64
 	replaced *sync.Map // containers that are being replaced, by static pod

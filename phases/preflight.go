@@ -35,7 +35,13 @@ func (f Finding) Error() string { return fmt.Sprintf("[%s] %s", f.Name, f.Messag
 // preflight reports everything that is in the way, at once, before anything is touched.
 func preflight(ctx context.Context, t *Target) error {
 	verified := make(chan error, 1)
-	go func() { verified <- t.verifyBundle(ctx) }()
+	go func() {
+		var wg sync.WaitGroup
+		wg.Go(func() { t.glanceAt(ctx) })
+		err := t.verifyBundle(ctx)
+		wg.Wait()
+		verified <- err
+	}()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	if t.Discover == nil { // a host that joins learns the cluster's document only after this
 		findings = append(findings, checkDocument(t.Cluster, t.Facts)...)

@@ -336,6 +336,9 @@ func (u *Up) Run(ctx context.Context) error {
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
 			}
+			if err == nil {
+				m.remember(ctx)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			failures[m] = err
@@ -452,7 +455,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
-		API: u.api, Changes: &u.changes, Began: u.Began,
+		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had,
 	}
 	if m == u.leader || u.members[m] {
 		t.Further = len(u.members) > 0

@@ -39,6 +39,7 @@ type fleetOptions struct {
 	ssh         ssh.Options
 	askSudo     bool
 	prepare     bool
+	again       bool // what the run before has asked is asked at once
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
 	out         func() output
@@ -189,8 +190,15 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		}
 	}
 	f.links = append(f.links, client) // last: the jump hosts, through which others go
-	if err = f.lock(ctx, command); err == nil {
-		var wg sync.WaitGroup
+	var wg sync.WaitGroup
+	if o.again {
+		for _, m := range f.machines {
+			wg.Go(func() { m.Recall(ctx) })
+		}
+	}
+	err = f.lock(ctx, command)
+	wg.Wait()
+	if err == nil {
 		for _, m := range f.machines {
 			wg.Go(func() { m.Observe(ctx, c) })
 		}

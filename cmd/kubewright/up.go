@@ -14,7 +14,7 @@ import (
 )
 
 func newUp(out func() output) *cobra.Command {
-	o := &fleetOptions{out: out}
+	o := &fleetOptions{out: out, again: true}
 	var kubeconfig, plan, picture string
 	cmd := &cobra.Command{
 		Use:   "up -f FILE",

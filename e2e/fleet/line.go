@@ -18,6 +18,7 @@ type line struct {
 
 	mu             sync.Mutex
 	client, server int
+	gone           bool // the client: it waits for nothing any more
 }
 
 func newLine(conn net.Conn, delay time.Duration) *line {
@@ -52,6 +53,9 @@ func (l *line) receive() {
 			l.in.push(packet{bytes: b[:n], sent: sent})
 		}
 		if err != nil {
+			l.mu.Lock()
+			l.gone = true
+			l.mu.Unlock()
 			l.in.end(err)
 			return
 		}
@@ -66,7 +70,9 @@ func (l *line) send() {
 			return
 		}
 		l.mu.Lock()
-		l.client = max(l.client, p.sent+1)
+		if !l.gone {
+			l.client = max(l.client, p.sent+1)
+		}
 		l.mu.Unlock()
 		if _, err := l.Conn.Write(p.bytes); err != nil {
 			l.out.end(err)
