@@ -478,7 +478,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 	t.Discover = u.discover(m)
 	if m.controlPlane() {
 		t.Admit = u.admit(m)
-		return t, append(late(JoinControlPlane()), nodeReady("wait-control-plane", "mark-control-plane"))
+		return t, append(JoinControlPlane(), nodeReady("wait-control-plane", "mark-control-plane"))
 	}
 	return t, append(Join(),
 		Phase{Name: "mark-node", Short: "label and taint the node", After: []string{"wait-kubelet"}, Run: markJoined},
