@@ -41,9 +41,9 @@ func TestUp(t *testing.T) {
 }
 
 // status is what the operator is told, which must end with that code.
-func (s *site) status(code int) map[string]phases.HostStatus {
+func (s *site) status(code int, args ...string) map[string]phases.HostStatus {
 	s.t.Helper()
-	out, _ := s.do(code, "status")
+	out, _ := s.do(code, "status", args...)
 	var report struct{ Hosts []phases.HostStatus }
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		s.t.Fatalf("status printed %q: %v", out, err)
