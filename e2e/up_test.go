@@ -32,7 +32,7 @@ func TestUp(t *testing.T) {
 	}
 	step("again", func(s *site) { s.nothing(); s.well("") })
 	step("drift is mended, by a plan that is not stale", (*site).driftIsMended)
-	s.members = append(s.members, cluster.Member{Host: hosts[2], Role: "worker", Lines: "  labels: {rack: a}\n"})
+	s.members = append(s.members, cluster.Member{Host: hosts[2], Role: "worker", Lines: "labels: {rack: a}"})
 	s.write("")
 	step("a worker is added, and nothing else is touched", (*site).workerIsAdded)
 	step("one host only", (*site).oneOnly)
