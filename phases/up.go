@@ -274,6 +274,8 @@ func (u *Up) Run(ctx context.Context) error {
 	if len(u.members) > 0 {
 		u.turns = NewTurns(len(u.Machines), u.ready)
 	}
+	ctx, end := u.whileReached(ctx)
+	defer end()
 	u.ended = make(chan struct{})
 	places := make(chan struct{}, max(1, len(u.Machines)))
 	if u.Concurrency > 0 {
@@ -322,6 +324,33 @@ func (u *Up) Run(ctx context.Context) error {
 		}
 	}
 	return config.Errors(all)
+}
+
+// whileReached is a context that ends when the last of those is lost through whom the API is asked: nobody
+// connects to them again, so the others would wait for an answer until their time is over.
+func (u *Up) whileReached(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var left atomic.Int64
+	var stops []func() bool
+	for _, m := range u.answering() {
+		if m != u.leader && !u.members[m] {
+			continue
+		}
+		left.Add(1)
+		if m.Lease != nil {
+			stops = append(stops, context.AfterFunc(m.Lease, func() {
+				if left.Add(-1) == 0 {
+					cancel(fmt.Errorf("no control plane is reached any more: %w", context.Cause(m.Lease)))
+				}
+			}))
+		}
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
 }
 
 // skips are those phases of Skip that a list has: workers have no etcd.
