@@ -330,20 +330,19 @@ func (u *Up) Run(ctx context.Context) error {
 // connects to them again, so the others would wait for an answer until their time is over.
 func (u *Up) whileReached(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var left atomic.Int64
 	var stops []func() bool
-	for _, m := range u.answering() {
-		if m != u.leader && !u.members[m] {
+	doors := slices.DeleteFunc(u.answering(), func(m *Machine) bool { return m != u.leader && !u.members[m] })
+	left := atomic.Int64{}
+	left.Store(int64(len(doors)))
+	for _, m := range doors {
+		if m.Lease == nil {
 			continue
 		}
-		left.Add(1)
-		if m.Lease != nil {
-			stops = append(stops, context.AfterFunc(m.Lease, func() {
-				if left.Add(-1) == 0 {
-					cancel(fmt.Errorf("no control plane is reached any more: %w", context.Cause(m.Lease)))
-				}
-			}))
-		}
+		stops = append(stops, context.AfterFunc(m.Lease, func() {
+			if left.Add(-1) == 0 {
+				cancel(fmt.Errorf("no control plane is reached any more: %w", context.Cause(m.Lease)))
+			}
+		}))
 	}
 	return ctx, func() {
 		for _, stop := range stops {
