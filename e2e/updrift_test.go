@@ -61,7 +61,7 @@ func (s *site) driftIsMended() {
 		s.t.Error(err)
 	}
 	s.nothing()
-	s.well("")
+	s.well()
 }
 
 // refuses wants up not to follow a plan, and to say why.

@@ -287,6 +287,8 @@ func (u *Up) Run(ctx context.Context) error {
 	if len(u.members) > 0 {
 		u.turns = NewTurns(len(u.Machines), u.ready)
 	}
+	ctx, end := u.whileReached(ctx)
+	defer end()
 	u.ended, u.moved = make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	moved := func() { once.Do(func() { close(u.moved) }) }
@@ -365,6 +367,32 @@ func (u *Up) Run(ctx context.Context) error {
 		}
 	}
 	return config.Errors(all)
+}
+
+// whileReached is a context that ends when the last of those is lost through whom the API is asked: nobody
+// connects to them again, so the others would wait for an answer until their time is over.
+func (u *Up) whileReached(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var stops []func() bool
+	doors := slices.DeleteFunc(u.answering(), func(m *Machine) bool { return m != u.leader && !u.members[m] })
+	left := atomic.Int64{}
+	left.Store(int64(len(doors)))
+	for _, m := range doors {
+		if m.Lease == nil {
+			continue
+		}
+		stops = append(stops, context.AfterFunc(m.Lease, func() {
+			if left.Add(-1) == 0 {
+				cancel(fmt.Errorf("no control plane is reached any more: %w", context.Cause(m.Lease)))
+			}
+		}))
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
 }
 
 // skips are those phases of Skip that a list has: workers have no etcd.

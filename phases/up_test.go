@@ -225,6 +225,28 @@ func TestWhoLosesAHostGoesOnWithTheOthers(t *testing.T) {
 	}
 }
 
+func TestWhoLosesAllControlPlanesStops(t *testing.T) {
+	u := fleet("cp-1", "cp-2", "cp-3", "w-1")
+	u.leader, u.members[u.Machines[1]] = u.Machines[0], true
+	var lose []context.CancelCauseFunc
+	for _, m := range u.Machines {
+		lease, cancel := context.WithCancelCause(t.Context())
+		m.Lease, lose = lease, append(lose, cancel)
+	}
+	ctx, end := u.whileReached(t.Context())
+	defer end()
+	for _, i := range []int{3, 2, 1} { // a worker, one that only joins, a member
+		lose[i](errDown)
+		<-u.Machines[i].Lease.Done()
+	}
+	if ctx.Err() != nil {
+		t.Fatal("the leader is there")
+	}
+	lose[0](errDown)
+	<-ctx.Done()
+	refusedAs(t, context.Cause(ctx), "no control plane is reached any more: no route to host")
+}
+
 func TestPlanDigestIsOfAllThatAPlanIsMadeFrom(t *testing.T) {
 	plans := []HostPlan{{Host: "cp-1", Phases: []Planned{{Phase: "certs", Steps: []Change{{Kind: "file", Name: "/x", Diff: "+ a"}}}}}}
 	digest := func(document, version, lock string, plans []HostPlan) string {
