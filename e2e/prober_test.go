@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -44,24 +43,20 @@ func (f *fleet) prober(t *testing.T) *prober {
 	// Who they are is not what is asked here.
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}}
 	for _, h := range f.planes {
-		p.ask(ctx, "API servers", h.Name, func() error { return get(ctx, client, "https://"+h.IP+":6443/readyz", "ok") })
+		p.ask(ctx, "API servers", h.Name, func() error { return get(ctx, client, "https://"+h.IP+":6443/readyz", http.StatusOK, "ok") })
 		p.ask(ctx, "members of etcd", h.Name, func() error {
-			return get(ctx, client, "https://"+h.IP+":2379/health?serializable=true", `"health":"true"`)
+			return get(ctx, client, "https://"+h.IP+":2379/health?serializable=true", http.StatusOK, `"health":"true"`)
 		})
 	}
 	for _, h := range append(f.planes[:len(f.planes):len(f.planes)], f.workers...) {
 		p.ask(ctx, "kubelets", h.Name, func() error {
-			conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(h.IP, "10250"))
-			if err == nil {
-				conn.Close()
-			}
-			return err
+			return get(ctx, client, "https://"+h.IP+":10250/healthz", http.StatusUnauthorized, "")
 		})
 	}
 	return p
 }
 
-func get(ctx context.Context, client *http.Client, url, want string) error {
+func get(ctx context.Context, client *http.Client, url string, code int, want string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -72,7 +67,7 @@ func get(ctx context.Context, client *http.Client, url, want string) error {
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	if err == nil && (r.StatusCode != http.StatusOK || !strings.Contains(string(b), want)) {
+	if err == nil && (r.StatusCode != code || !strings.Contains(string(b), want)) {
 		err = fmt.Errorf("%s: %s", r.Status, b)
 	}
 	return err
@@ -117,6 +112,9 @@ func (p *prober) end(t *testing.T) {
 	p.gone.Wait()
 	for kind, k := range p.kinds {
 		t.Logf("%s: %d looks, down so often: %v", kind, k.looks, k.fell)
+		if kind != "members of etcd" && len(k.fell) == 0 {
+			t.Errorf("no %s were restarted", kind)
+		}
 		for _, bad := range k.bad {
 			t.Errorf("two %s were down at %s", kind, bad)
 		}
