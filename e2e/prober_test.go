@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,15 +106,15 @@ func (k *probed) saw(name string, err error) {
 	}
 }
 
-// end wants each to have been down, and never two of a kind at a time.
-func (p *prober) end(t *testing.T) {
+// end wants these kinds to have been down, one after the other, and never two of any kind at a time.
+func (p *prober) end(t *testing.T, restarted ...string) {
 	t.Helper()
 	p.stop()
 	p.gone.Wait()
 	for kind, k := range p.kinds {
 		t.Logf("%s: %d looks, down so often: %v", kind, k.looks, k.fell)
-		if kind != "members of etcd" && len(k.fell) == 0 {
-			t.Errorf("no %s were restarted", kind)
+		if slices.Contains(restarted, kind) != (len(k.fell) > 0) {
+			t.Errorf("were %s to be restarted? %v", kind, restarted)
 		}
 		for _, bad := range k.bad {
 			t.Errorf("two %s were down at %s", kind, bad)
