@@ -45,6 +45,8 @@ func Differences() []Difference {
 		{"ConfigMap kube-system/kube-proxy", "data[config.conf].mode", "", "iptables", why("kube-system/kube-proxy config.conf", "mode")},
 		{manifests.Path(manifests.ControllerManager), "*.command[--kube-api-qps]", "", "150", requests},
 		{manifests.Path(manifests.ControllerManager), "*.command[--kube-api-burst]", "", "300", requests},
+		{manifests.Path(manifests.APIServer), "*.command[--shutdown-watch-termination-grace-period]", "", "10s",
+			why(manifests.Path(manifests.APIServer), "--shutdown-watch-termination-grace-period")},
 	}
 	for _, d := range addons.Differences() {
 		kind, name, _ := strings.Cut(d.Object, " ")

@@ -5,8 +5,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,24 +44,20 @@ func (f *fleet) prober(t *testing.T) *prober {
 	// Who they are is not what is asked here.
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}}
 	for _, h := range f.planes {
-		p.ask(ctx, "API servers", h.Name, func() error { return get(ctx, client, "https://"+h.IP+":6443/readyz", "ok") })
+		p.ask(ctx, "API servers", h.Name, func() error { return get(ctx, client, "https://"+h.IP+":6443/readyz", http.StatusOK, "ok") })
 		p.ask(ctx, "members of etcd", h.Name, func() error {
-			return get(ctx, client, "https://"+h.IP+":2379/health?serializable=true", `"health":"true"`)
+			return get(ctx, client, "https://"+h.IP+":2379/health?serializable=true", http.StatusOK, `"health":"true"`)
 		})
 	}
 	for _, h := range append(f.planes[:len(f.planes):len(f.planes)], f.workers...) {
 		p.ask(ctx, "kubelets", h.Name, func() error {
-			conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(h.IP, "10250"))
-			if err == nil {
-				conn.Close()
-			}
-			return err
+			return get(ctx, client, "https://"+h.IP+":10250/healthz", http.StatusUnauthorized, "")
 		})
 	}
 	return p
 }
 
-func get(ctx context.Context, client *http.Client, url, want string) error {
+func get(ctx context.Context, client *http.Client, url string, code int, want string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -72,7 +68,7 @@ func get(ctx context.Context, client *http.Client, url, want string) error {
 	}
 	defer r.Body.Close()
 	b, err := io.ReadAll(r.Body)
-	if err == nil && (r.StatusCode != http.StatusOK || !strings.Contains(string(b), want)) {
+	if err == nil && (r.StatusCode != code || !strings.Contains(string(b), want)) {
 		err = fmt.Errorf("%s: %s", r.Status, b)
 	}
 	return err
@@ -110,13 +106,16 @@ func (k *probed) saw(name string, err error) {
 	}
 }
 
-// end wants each to have been down, and never two of a kind at a time.
-func (p *prober) end(t *testing.T) {
+// end wants these kinds to have been down, one after the other, and never two of any kind at a time.
+func (p *prober) end(t *testing.T, restarted ...string) {
 	t.Helper()
 	p.stop()
 	p.gone.Wait()
 	for kind, k := range p.kinds {
 		t.Logf("%s: %d looks, down so often: %v", kind, k.looks, k.fell)
+		if slices.Contains(restarted, kind) != (len(k.fell) > 0) {
+			t.Errorf("were %s to be restarted? %v", kind, restarted)
+		}
 		for _, bad := range k.bad {
 			t.Errorf("two %s were down at %s", kind, bad)
 		}

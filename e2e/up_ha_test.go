@@ -49,16 +49,15 @@ func TestUpHA(t *testing.T) {
 		f.members(t, f.planes...)
 		f.bringBack(t, plane2.Start)
 	})
-	f.step("flags and the kubelet's configuration are changed", func(t *testing.T) {
+	f.step("a flag of API servers and the kubelet's configuration are changed", func(t *testing.T) {
 		p := f.prober(t)
-		f.spec = "apiServer: {extraArgs: [{name: event-ttl, value: 2h0m0s}]}\netcd: {extraArgs: [{name: max-snapshots, value: '4'}]}"
+		f.spec = "apiServer: {extraArgs: [{name: event-ttl, value: 2h0m0s}]}"
 		f.kubelet = "maxPods: 111"
 		f.write(t, f.planes, f.workers...)
 		f.up(t)
-		p.end(t)
+		p.end(t, "API servers", "kubelets")
 		for _, h := range f.planes {
 			run(ctx, t, h, "pgrep", "-f", "kube-apiserver .*--event-ttl=2h0m0s")
-			run(ctx, t, h, "pgrep", "-f", "etcd .*--max-snapshots=4")
 		}
 	})
 	f.step("the first is lost for ever, and another machine takes its place", func(t *testing.T) {
@@ -208,8 +207,27 @@ func (f *fleet) sameCA(t *testing.T) {
 	}
 }
 
+// is nil when the node's readiness is that.
+func (f *fleet) is(h *lab.Host, want corev1.ConditionStatus) error {
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	n, err := client.CoreV1().Nodes().Get(f.ctx, h.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == want {
+			return nil
+		}
+	}
+	return fmt.Errorf("node %s: %v", h.Name, n.Status.Conditions)
+}
+
 // kubeadmJoins has the real kubeadm obey our command, once its host knows the lines that come with it.
-func (f *fleet) kubeadmJoins(t *testing.T, h *lab.Host) {
+func (f *fleet) kubeadmJoins(t *testing.T, h *lab.Host, args ...string) {
+	t.Helper()
 	stdout, stderr, err := f.planes[0].Exec(f.ctx, nil, tool, "token", "create", "--print-join-command")
 	if err != nil {
 		t.Fatal(err)
@@ -227,29 +245,8 @@ func (f *fleet) kubeadmJoins(t *testing.T, h *lab.Host) {
 		t.Fatal(err)
 	}
 	run(f.ctx, t, h, "rm", "-r", "/var/lib/kubewright") // that kubeadm's host was prepared by us is our secret
-	if err := cluster.KubeadmJoin(f.ctx, h, strings.Fields(stdout)[2:]...); err != nil {
+	if err := cluster.KubeadmJoin(f.ctx, h, append(strings.Fields(stdout)[2:], args...)...); err != nil {
 		t.Fatal(err)
 	}
-	f.ready(t, h)
-}
-
-// ready waits until the node is.
-func (f *fleet) ready(t *testing.T, h *lab.Host) {
-	t.Helper()
-	client, err := f.client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.until(t, fmt.Sprintf("node %s is ready", h.Name), func() error {
-		n, err := client.CoreV1().Nodes().Get(f.ctx, h.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-				return nil
-			}
-		}
-		return fmt.Errorf("%v", n.Status.Conditions)
-	})
+	f.until(t, "node "+h.Name+" is ready", func() error { return f.is(h, corev1.ConditionTrue) })
 }

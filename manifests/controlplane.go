@@ -14,6 +14,13 @@ import (
 	"github.com/kubewright/kubewright/config"
 )
 
+// An API server that is stopped has this long to end its clients' watches. Without it, nobody does: it waits for
+// them until the kubelet kills it, half a minute in which it answers nothing else.
+const (
+	watchGrace      = "shutdown-watch-termination-grace-period"
+	watchGraceValue = "10s"
+)
+
 func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) component {
 	s := c.Spec
 	port := strconv.Itoa(int(s.ControlPlane.BindPort))
@@ -43,6 +50,7 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 		"service-account-key-file":           pkiDir + "/sa.pub",
 		"service-account-signing-key-file":   pkiDir + "/sa.key",
 		"service-cluster-ip-range":           s.Network.ServiceCIDR,
+		watchGrace:                           watchGraceValue,
 		"tls-cert-file":                      pkiDir + "/apiserver.crt",
 		"tls-private-key-file":               pkiDir + "/apiserver.key",
 	}

@@ -21,6 +21,8 @@ func Differences() []Difference {
 			"kubeadm drops them silently; they are an error"},
 		{ManifestDir + "/kube-controller-manager.yaml", "--kube-api-qps, --kube-api-burst",
 			"the default of 20 requests a second holds the controllers back for five seconds after every start, before the first node can join"},
+		{ManifestDir + "/kube-apiserver.yaml", "--shutdown-watch-termination-grace-period",
+			"an API server that is stopped waits for watches that nobody ends, until it is killed after 30 s; now it ends them, and is gone after two"},
 		{KubeletFlags, "--node-labels", "kubeadm has no labels of nodes"},
 		{"/etc/systemd/system/kubelet.service", "ConditionPathExists, RestartSec",
 			"the packaged unit crashes every 10 s until it has a configuration; ours waits for it, and comes back in 1 s"},

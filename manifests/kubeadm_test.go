@@ -95,6 +95,9 @@ func asKubeadm(path, s string) string {
 			s = strings.Replace(s, "    - "+flag+"\n", "", 1)
 		}
 	}
+	if strings.HasSuffix(path, "kube-apiserver.yaml") {
+		s = strings.Replace(s, "    - --"+watchGrace+"="+watchGraceValue+"\n", "", 1)
+	}
 	return strings.TrimSuffix(s, "\n")
 }
 
