@@ -28,8 +28,9 @@ type Bundle struct {
 	cache  *Cache  // whose dir it is; nil: all blobs are there, or the bundle is damaged
 	remote *Remote // has what the cache lacks
 
-	once singleflight.Group
-	good sync.Map // blobs that Verify has read: many hosts ask for the same at once
+	once   singleflight.Group
+	good   sync.Map // blobs that Verify has read: many hosts ask for the same at once
+	images sync.Map // contents, by digest
 }
 
 // Open reads and validates the lock of the bundle in dir. It reads no blob: see Verify.

@@ -70,7 +70,7 @@ func (b *Bundle) Import(ctx context.Context, dial Dialer, wanted []Artifact, o I
 	}
 	defer c.Close()
 	ctx = within(ctx)
-	absent, err := missing(ctx, c, wanted)
+	absent, err := b.missing(ctx, c, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -120,14 +120,14 @@ func (b *Bundle) Import(ctx context.Context, dial Dialer, wanted []Artifact, o I
 	return outcomes, nil
 }
 
-// Present returns the wanted images that Import would import. It changes nothing.
-func Present(ctx context.Context, dial Dialer, wanted []Artifact) (absent []Artifact, err error) {
+// Absent returns the wanted images that Import would import. It changes nothing.
+func (b *Bundle) Absent(ctx context.Context, dial Dialer, wanted []Artifact) (absent []Artifact, err error) {
 	c, err := connect(dial)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	return missing(within(ctx), c, wanted)
+	return b.missing(within(ctx), c, wanted)
 }
 
 func connect(dial Dialer) (*client.Client, error) {
@@ -149,13 +149,13 @@ func within(ctx context.Context) context.Context {
 }
 
 // missing returns the wanted images that are not in containerd with their digest, whole and unpacked.
-func missing(ctx context.Context, c *client.Client, wanted []Artifact) ([]Artifact, error) {
+// All is asked at once: through a long line, a question is a round trip.
+func (b *Bundle) missing(ctx context.Context, c *client.Client, wanted []Artifact) ([]Artifact, error) {
 	there := make([]bool, len(wanted))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
 	for i, a := range wanted {
 		g.Go(func() (err error) {
-			if there[i], err = present(ctx, c, a); err != nil {
+			if there[i], err = b.present(ctx, c, a); err != nil {
 				return fmt.Errorf("look for image %s: %w", a.Name, err)
 			}
 			return nil
@@ -173,7 +173,11 @@ func missing(ctx context.Context, c *client.Client, wanted []Artifact) ([]Artifa
 	return absent, nil
 }
 
-func present(ctx context.Context, c *client.Client, a Artifact) (bool, error) {
+func (b *Bundle) present(ctx context.Context, c *client.Client, a Artifact) (bool, error) {
+	if l, err := b.contents(a); err == nil {
+		return l.present(ctx, c, a)
+	}
+	// Its blobs have not been downloaded, and need not be, if containerd has them: it is asked what they are.
 	record, err := c.ImageService().Get(ctx, a.Name)
 	if errdefs.IsNotFound(err) || err == nil && record.Target.Digest.String() != a.Digest {
 		return false, nil

@@ -116,7 +116,7 @@ func TestImportIsWholeAndHappensOnce(t *testing.T) {
 	wanted := b.Images(amd64)
 	ctx := within(context.Background())
 
-	absent, err := Present(ctx, dial, wanted)
+	absent, err := b.Absent(ctx, dial, wanted)
 	if err != nil || len(absent) != 2 {
 		t.Fatalf("before: %v absent, %v", absent, err)
 	}
@@ -134,7 +134,7 @@ func TestImportIsWholeAndHappensOnce(t *testing.T) {
 			t.Errorf("%s of %d bytes ends its progress at %v", a.Name, a.Size, progress[a.Name])
 		}
 	}
-	if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != 0 {
+	if absent, err := b.Absent(ctx, dial, wanted); err != nil || len(absent) != 0 {
 		t.Errorf("after: %v absent, %v", absent, err)
 	}
 
@@ -158,7 +158,7 @@ func TestImportIsWholeAndHappensOnce(t *testing.T) {
 	}
 	// Nothing may hang on the lease alone: a collection takes nothing away.
 	collect(t, c)
-	if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != 0 {
+	if absent, err := b.Absent(ctx, dial, wanted); err != nil || len(absent) != 0 {
 		t.Errorf("after a garbage collection: %v absent, %v", absent, err)
 	}
 
@@ -241,7 +241,7 @@ func TestImportMendsWhatIsHalfThere(t *testing.T) {
 			if err := test.spoil(); err != nil {
 				t.Fatal(err)
 			}
-			if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != test.gone {
+			if absent, err := b.Absent(ctx, dial, wanted); err != nil || len(absent) != test.gone {
 				t.Errorf("absent %v, %v; want %d", absent, err, test.gone)
 			}
 			progress := map[string]int64{} // what is still to do
@@ -255,7 +255,7 @@ func TestImportMendsWhatIsHalfThere(t *testing.T) {
 					t.Errorf("progress of %s ends %d bytes before its end", image, left)
 				}
 			}
-			if absent, err := Present(ctx, dial, wanted); err != nil || len(absent) != 0 {
+			if absent, err := b.Absent(ctx, dial, wanted); err != nil || len(absent) != 0 {
 				t.Errorf("still absent: %v, %v", absent, err)
 			}
 		})
@@ -337,7 +337,7 @@ func TestImportThatWasCutShortIsFinishedByTheNext(t *testing.T) {
 	if _, err := b.Import(context.Background(), dial, wanted, ImportOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if absent, err := Present(context.Background(), dial, wanted); err != nil || len(absent) != 0 {
+	if absent, err := b.Absent(context.Background(), dial, wanted); err != nil || len(absent) != 0 {
 		t.Errorf("still absent: %v, %v", absent, err)
 	}
 }

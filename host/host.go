@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"net"
 	"strings"
+	"time"
 )
 
 // Host is a machine: its commands, its files, and its own view of the network.
@@ -60,7 +61,11 @@ func Cmd(argv ...string) Command { return Command{Argv: argv} }
 func Query(argv ...string) Command { return Command{Argv: argv, Reads: true} }
 
 // Output is what a process printed.
-type Output struct{ Stdout, Stderr []byte }
+type Output struct {
+	Stdout, Stderr []byte
+	// Earlier is how long ago it printed that, where it was asked ahead.
+	Earlier time.Duration
+}
 
 // ExitError is a process that ran and failed.
 type ExitError struct {

@@ -30,7 +30,7 @@ func (Local) Run(ctx context.Context, c Command) (Output, error) {
 	// A killed installer must not leave a modprobe or a systemctl behind that goes on.
 	cmd.SysProcAttr = endsWithUs()
 	err := cmd.Run()
-	out := Output{stdout.Bytes(), stderr.Bytes()}
+	out := Output{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
 	if err != nil && ctx.Err() != nil { // killed, which says nothing about the command
 		return out, fmt.Errorf("%s: %w", c.Argv[0], ctx.Err())
 	}

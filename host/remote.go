@@ -50,6 +50,7 @@ func (r *Remote) Close() error {
 	r.mu.Lock()
 	idle := r.idle
 	r.idle = nil
+	r.forgetDials()
 	r.mu.Unlock()
 	for _, a := range idle {
 		a.pipe.Close()
@@ -58,6 +59,9 @@ func (r *Remote) Close() error {
 }
 
 func (r *Remote) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if conn := r.dialled(ctx, network, addr); conn != nil {
+		return conn, nil
+	}
 	return r.transport.Dial(ctx, network, addr)
 }
 

@@ -103,7 +103,7 @@ func (a *agent) next() (Output, int, error) {
 		}
 		return Output{}, 0, a.ended(err)
 	}
-	return Output{out.printed, aside.printed}, out.code, nil
+	return Output{Stdout: out.printed, Stderr: aside.printed}, out.code, nil
 }
 
 func (a *agent) ended(err error) error {

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // lane is a kind of operation. Each waits for its own, so that slow ones do not hold up quick ones.
@@ -38,6 +39,7 @@ type request struct {
 type result struct {
 	Output
 	code int
+	at   time.Time
 }
 
 // do answers a request with what is known, else sends it.
@@ -166,6 +168,7 @@ func (r *Remote) exchange(a *agent, batch []*request) *request {
 			if answer.Output, answer.code, q.err = a.next(); q.err != nil {
 				break
 			}
+			answer.at = time.Now()
 			q.answers = append(q.answers, answer)
 		}
 		if a.broken {

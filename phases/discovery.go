@@ -22,6 +22,7 @@ import (
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/config/kubeadm"
 	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -121,25 +122,27 @@ func (d *Discovery) door(h host.Host) host.Host {
 }
 
 // reachable is the server for a host that is yet to join: where only the cluster's own know its name, it is the
-// first control plane of the document.
-func (d *Discovery) reachable(ctx context.Context, server string) (string, error) {
+// first control plane of the document. Then hosts are the lines by which a host knows the name, too.
+func (d *Discovery) reachable(ctx context.Context, server string) (at string, hosts []string, err error) {
 	own, err := d.configMap(ctx, "kube-system", addons.ConfigName)
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
-		return server, nil
+		return server, nil, nil
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	c, err := config.Parse([]byte(own[addons.ClusterKey]))
 	if err != nil {
-		return "", fmt.Errorf("ConfigMap kube-system/%s: %w", addons.ConfigName, err)
+		return "", nil, fmt.Errorf("ConfigMap kube-system/%s: %w", addons.ConfigName, err)
 	}
-	if planes := c.ControlPlanes(); len(planes) > 0 {
-		if _, ok := c.InternalEndpoint(); ok {
-			return pki.LocalURL(c, planes[0]), nil
-		}
+	planes := c.ControlPlanes()
+	if _, ok := c.InternalEndpoint(); !ok || len(planes) == 0 {
+		return server, nil, nil
 	}
-	return server, nil
+	if hosts, err = manifests.HostsLines(c, config.Node{}); err != nil {
+		return "", nil, err
+	}
+	return pki.LocalURL(c, planes[0]), hosts[1:], nil // the first is loopback, where nothing answers on such a host
 }
 
 // byToken reads cluster-info without trusting anybody and verifies it. It returns the

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -230,7 +231,11 @@ func TestDiscoveryStaysWhereItFoundAnInternalCluster(t *testing.T) {
 	if name, _ := d.Cluster.InternalEndpoint(); d.Server != "https://prod.kubewright.internal:6443" || name != "prod.kubewright.internal" {
 		t.Errorf("%+v", d)
 	}
-	if join, err := ClusterJoinCommand(t.Context(), d.API, token(t)); err != nil || !strings.HasPrefix(join, "kubewright join 192.0.2.11:6443 --token ") {
+	join, hosts, err := ClusterJoinCommand(t.Context(), d.API, token(t))
+	if err != nil || !strings.HasPrefix(join, "kubewright join 192.0.2.11:6443 --token ") {
 		t.Errorf("a host that is yet to join is told %q, %v", join, err)
+	}
+	if want := []string{"192.0.2.12 prod.kubewright.internal # kubewright", "192.0.2.11 prod.kubewright.internal # kubewright"}; !slices.Equal(hosts, want) {
+		t.Errorf("kubeadm's hosts are to know %q, want %q", hosts, want)
 	}
 }

@@ -196,8 +196,13 @@ func listening(s string) (ports []uint16) {
 
 // addresses asks iproute2, which every host of Kubernetes has, for addresses and routes.
 func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, macs []string, source netip.Addr, err error) {
-	out, err := h.Run(ctx, host.Query("ip", "-j", "addr"))
-	if err != nil {
+	asked := [][]string{{"ip", "-j", "addr"}, {"ip", "-4", "-j", "route"}, {"ip", "-6", "-j", "route"}}
+	outs := make([]host.Output, len(asked))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, argv := range asked {
+		g.Go(func() (err error) { outs[i], err = h.Run(ctx, host.Query(argv...)); return err })
+	}
+	if err := g.Wait(); err != nil {
 		return nil, nil, nil, source, err
 	}
 	var links []struct {
@@ -210,7 +215,7 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, ma
 			Scope string `json:"scope"`
 		} `json:"addr_info"`
 	}
-	if err := json.Unmarshal(out.Stdout, &links); err != nil {
+	if err := json.Unmarshal(outs[0].Stdout, &links); err != nil {
 		return nil, nil, nil, source, fmt.Errorf("ip -j addr: %w", err)
 	}
 	global := map[string]netip.Addr{} // the first one of each interface
@@ -229,11 +234,7 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, ma
 			}
 		}
 	}
-	for _, family := range []string{"-4", "-6"} {
-		out, err := h.Run(ctx, host.Query("ip", family, "-j", "route"))
-		if err != nil {
-			return nil, nil, nil, source, err
-		}
+	for _, out := range outs[1:] {
 		var table []struct {
 			Dst     string `json:"dst"`
 			Dev     string `json:"dev"`
@@ -274,5 +275,5 @@ func clock(ctx context.Context, h host.Host) time.Duration {
 	}
 	seconds, _ := strconv.ParseInt(s, 10, 64)
 	nanos, _ := strconv.ParseInt(ns, 10, 64)
-	return time.Unix(seconds, nanos).Sub(asked.Add(time.Since(asked) / 2))
+	return time.Unix(seconds, nanos).Sub(asked.Add(time.Since(asked)/2 - out.Earlier))
 }

@@ -164,8 +164,10 @@ func (h *fakeHost) run(argv []string) {
 			delete(h.units, last)
 		}
 	case "sysctl":
-		name, value, _ := strings.Cut(last, "=")
-		h.files["/proc/sys/"+strings.ReplaceAll(name, ".", "/")] = text(value + "\n")
+		for _, word := range argv[slices.Index(argv, "-w")+1:] {
+			name, value, _ := strings.Cut(word, "=")
+			h.files[sysctlPath(name)] = text(value + "\n")
+		}
 	case "modprobe":
 		h.files["/sys/module/"+last+"/x"] = text("")
 	case "umount":

@@ -8,6 +8,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
@@ -57,46 +60,56 @@ func ledger(ctx context.Context, t *Target) error {
 	if t.Journal == nil || t.found() != nil {
 		return nil
 	}
-	f := &Found{Paths: map[string][]string{}, Sysctls: map[string]string{}}
+	f := &Found{Paths: map[string][]string{}}
 	if t.Journal.Empty() { // else what makes it a node may be ours
 		f.Node = t.Facts.Present[pki.KubeletConf] || t.Facts.Present[manifests.Path(manifests.APIServer)]
 	}
+	g, gctx := errgroup.WithContext(ctx) // all at once: over SSH a question is a round trip
+	var mu sync.Mutex
 	for _, dir := range slices.Concat(ownDirs(t.ownsContainerd()), laterDirs, sharedDirs) {
-		names, err := t.below(ctx, dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		g.Go(func() error {
+			names, err := t.below(gctx, dir)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			f.Paths[dir] = names
 			return err
+		})
+	}
+	g.Go(func() error {
+		infos, err := t.Host.Stat(gctx, ownFiles...)
+		for _, p := range ownFiles {
+			if _, ok := infos[p]; ok {
+				f.Files = append(f.Files, p)
+			}
 		}
-		f.Paths[dir] = names
-	}
-	infos, err := t.Host.Stat(ctx, ownFiles...)
-	if err != nil {
 		return err
-	}
-	for _, p := range ownFiles {
-		if _, ok := infos[p]; ok {
-			f.Files = append(f.Files, p)
+	})
+	g.Go(func() (err error) {
+		f.Sysctls, err = t.sysctls(gctx, manifests.NodeSysctls())
+		return err
+	})
+	g.Go(func() (err error) {
+		if f.Links, err = t.Host.List(gctx, "/sys/class/net"); errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-	}
-	for _, s := range manifests.NodeSysctls() {
-		if v, err := t.sysctl(ctx, s.Name); err == nil {
-			f.Sysctls[s.Name] = v
+		return err
+	})
+	g.Go(func() (err error) {
+		f.Mounts, err = t.kubeletMounts(gctx)
+		return err
+	})
+	g.Go(func() error {
+		tables, err := t.nftables(gctx)
+		for _, n := range tables {
+			f.Tables = append(f.Tables, n.name)
 		}
-	}
-	if f.Links, err = t.Host.List(ctx, "/sys/class/net"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	if f.Mounts, err = t.kubeletMounts(ctx); err != nil {
+	})
+	if err := g.Wait(); err != nil {
 		return err
-	}
-	tables, err := t.nftables(ctx)
-	if err != nil {
-		return err
-	}
-	for _, n := range tables {
-		f.Tables = append(f.Tables, n.name)
 	}
 	t.changed(1)
 	return t.note(ctx, Step{Kind: before, Found: f})
@@ -124,8 +137,26 @@ func (t *Target) below(ctx context.Context, dir string) ([]string, error) {
 }
 
 func (t *Target) sysctl(ctx context.Context, name string) (string, error) {
-	b, err := t.Host.ReadFile(ctx, "/proc/sys/"+strings.ReplaceAll(name, ".", "/"))
+	b, err := t.Host.ReadFile(ctx, sysctlPath(name))
 	return string(bytes.TrimSpace(b)), err
+}
+
+func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
+
+// sysctls are the values of those that this kernel has, by name.
+func (t *Target) sysctls(ctx context.Context, wanted []manifests.Sysctl) (map[string]string, error) {
+	var paths []string
+	for _, s := range wanted {
+		paths = append(paths, sysctlPath(s.Name))
+	}
+	contents, err := readAll(ctx, t.Host, paths...)
+	values := map[string]string{}
+	for _, s := range wanted {
+		if b, ok := contents[sysctlPath(s.Name)]; ok {
+			values[s.Name] = string(bytes.TrimSpace(b))
+		}
+	}
+	return values, err
 }
 
 // unknownTo are the topmost of the paths below a folder that were not there before.

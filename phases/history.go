@@ -27,12 +27,6 @@ func newHistory(t *Target) *history {
 	return h
 }
 
-func (j *Journal) length() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.seq
-}
-
 // hear passes an event on.
 func (h *history) hear(e Event) {
 	if b, ok := BarOf(e); ok {

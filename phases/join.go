@@ -28,7 +28,7 @@ func Join() []Phase {
 		Phase{Name: "tls-bootstrap", Short: "have the cluster sign the kubelet's certificate", After: []string{"kernel", "install", "discovery"}, Run: tlsBootstrap},
 		Phase{Name: "mirrors", Short: "tell the container runtime where to pull images from", After: []string{"tls-bootstrap"}, Run: joinMirrors},
 		Phase{Name: "endpoint", Short: "have the host know the cluster's endpoint, where no other resolves it", After: []string{"tls-bootstrap"}, Run: joinEndpoint},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"wait-runtime", "mirrors", "endpoint"}, Run: joinKubelet},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"wait-runtime", "mirrors", "endpoint", "images"}, Run: joinKubelet},
 		Phase{Name: "load-balancer", Short: "write the manifest of what leads to the API servers, where the endpoint needs it", After: []string{"images", "kubelet-start"}, Run: loadBalancer},
 		Phase{Name: "wait-kubelet", Short: "wait until the kubelet is healthy", After: []string{"kubelet-start"}, Waits: true, Run: waitKubelet},
 	)

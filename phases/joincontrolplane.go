@@ -24,7 +24,7 @@ func JoinControlPlane() []Phase {
 		Phase{Name: "certs", Short: "take over the cluster's certificate authorities, make this host's certificates", After: []string{"ledger", "check-etcd"}, Run: joinCerts},
 		Phase{Name: "kubeconfig", Short: "make the kubeconfigs of admin, controller manager, scheduler and kubelet", After: []string{"certs"}, Run: inCluster(joinKubeconfig)},
 		Phase{Name: "endpoint", Short: "have the host know the cluster's endpoint, where no other resolves it", After: []string{"ledger", "check-etcd"}, Run: joinEndpoint},
-		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "mirrors", "kubeconfig", "endpoint"}, Run: joinKubelet},
+		Phase{Name: "kubelet-start", Short: "configure and start the kubelet", After: []string{"kernel", "wait-runtime", "mirrors", "kubeconfig", "endpoint", "images"}, Run: joinKubelet},
 		Phase{Name: "etcd/join", Short: "become a member of etcd that does not vote yet, and write its manifest", After: []string{"images", "kubelet-start"}, Run: inCluster(etcdJoin)},
 		Phase{Name: "etcd/promote", Short: "wait until etcd on this host has caught up, and let it vote", After: []string{"etcd/join"}, Run: inCluster(etcdPromote)},
 		Phase{Name: "control-plane/apiserver", Short: "write the API server's manifest", After: []string{"etcd/promote"}, Run: inCluster(staticPods(manifests.APIServer))},

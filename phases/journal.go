@@ -19,6 +19,7 @@ const (
 	JournalDir  = "/var/lib/kubewright"
 	journalPath = JournalDir + "/journal"
 	beforeDir   = JournalDir + "/before"
+	readsPath   = JournalDir + "/reads"
 )
 
 // Journal is what was done to a host, a line of JSON a step, each on the disk before the
@@ -156,7 +157,17 @@ func (j *Journal) only() *Journal {
 	if j == nil {
 		return nil
 	}
-	return &Journal{host: j.host, readOnly: true, bad: j.bad, found: j.found, steps: j.steps, latest: j.latest, stamps: j.stamps, writes: j.writes, starts: j.starts}
+	return &Journal{host: j.host, readOnly: true, bad: j.bad, found: j.found, steps: j.steps, latest: j.latest, stamps: j.stamps, writes: j.writes, starts: j.starts, seq: j.seq}
+}
+
+// length is how many steps have been written down, so far and by anybody.
+func (j *Journal) length() int {
+	if j == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.seq
 }
 
 // add writes steps down. They may be taken when it has returned.

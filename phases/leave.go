@@ -25,13 +25,9 @@ const leaving = 10 * time.Second
 // NodeOf is what a host itself says of the node that it is: the name in the certificate of its
 // kubelet, and the socket of its runtime, unix:///...; empty where it says nothing.
 func NodeOf(ctx context.Context, h host.Host) (name, socket string, err error) {
-	read := func(path string) []byte {
-		b, e := h.ReadFile(ctx, path)
-		if e != nil && !errors.Is(e, fs.ErrNotExist) {
-			err = errors.Join(err, e)
-		}
-		return b
-	}
+	paths := []string{pki.KubeletClientCurrent, pki.KubeletConf, manifests.KubeletInstance, manifests.KubeletConfig, manifests.KubeletFlags}
+	contents, err := readAll(ctx, h, paths...)
+	read := func(path string) []byte { return contents[path] }
 	cert := read(pki.KubeletClientCurrent)
 	if conf, e := clientcmd.Load(read(pki.KubeletConf)); e == nil && len(cert) == 0 {
 		for _, user := range conf.AuthInfos {

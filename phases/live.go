@@ -28,7 +28,7 @@ func (u *Up) Live(ctx context.Context) *config.Cluster {
 		if m.Err != nil || conf == nil {
 			continue
 		}
-		client, err := NewClient(ownAddress{m.Host, m.Node.Address}, conf)
+		client, err := NewClient(m.ownAPI(u.Cluster), conf)
 		if err != nil {
 			continue
 		}
@@ -141,17 +141,17 @@ func (u *Up) AdminConfig(ctx context.Context) ([]byte, error) {
 	return clientcmd.Write(*conf)
 }
 
-// Strangers are nodes of the cluster that the document does not list.
-func (u *Up) Strangers(ctx context.Context) ([]string, error) {
-	nodes, err := u.api.List(ctx, ref("v1", "Node", "", ""), "")
-	if err != nil {
-		return nil, err
+// nameStrangers reports nodes of the cluster that the document does not list. If the API does not
+// answer, there are other errors to read.
+func (u *Up) nameStrangers(ctx context.Context) {
+	if !u.Answers(ctx) {
+		return
 	}
-	var names []string
+	nodes, _ := u.api.List(ctx, ref("v1", "Node", "", ""), "")
 	for _, n := range nodes {
-		if !slices.ContainsFunc(u.Machines, func(m *Machine) bool { return strings.EqualFold(m.Node.Name, n.GetName()) }) {
-			names = append(names, n.GetName())
+		if u.Report != nil && !slices.ContainsFunc(u.Machines, func(m *Machine) bool { return strings.EqualFold(m.Node.Name, n.GetName()) }) {
+			u.Report(Event{Time: time.Now(), Host: u.leader.Node.Name, Phase: "nodes", State: Notice,
+				Message: fmt.Sprintf("%s is a node of the cluster that the document does not list, and was left alone: list it, or take it out with `kubewright remove`", n.GetName())})
 		}
 	}
-	return names, nil
 }

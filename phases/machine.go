@@ -32,6 +32,30 @@ type Machine struct {
 	Existing map[string][]byte
 	data     etcdData // on a control plane
 	node     string   // that it is already
+	reads    []host.Read
+	had      glance
+}
+
+// foreseeing is a host that can be asked ahead what the run before has asked it: a [host.Remote].
+type foreseeing interface {
+	Recall(ctx context.Context, path string) ([]host.Read, error)
+	Prefetch(ctx context.Context, reads []host.Read) error
+	Remember(ctx context.Context, path string) error
+}
+
+// Recall finds out what the run before has asked this host, for Observe to ask all of it at once.
+// Whatever goes wrong costs nothing but time.
+func (m *Machine) Recall(ctx context.Context) {
+	if h, ok := m.Host.(foreseeing); ok && m.Err == nil {
+		m.reads, _ = h.Recall(ctx, readsPath)
+	}
+}
+
+// remember is for the next run's Recall. Where nothing of ours is, nothing is left.
+func (m *Machine) remember(ctx context.Context) {
+	if h, ok := m.Host.(foreseeing); ok && !m.Journal.Empty() {
+		h.Remember(ctx, readsPath)
+	}
 }
 
 func (m *Machine) controlPlane() bool { return m.Node.Has(config.ControlPlaneRole) }
@@ -48,9 +72,13 @@ func (m *Machine) within(ctx context.Context) (context.Context, func()) {
 
 // Observe looks at a machine. What it finds in the way of that becomes its Err.
 func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
-	if m.Err == nil {
-		m.Err = m.observe(ctx, c)
+	if m.Err != nil {
+		return
 	}
+	if h, ok := m.Host.(foreseeing); ok {
+		h.Prefetch(ctx, m.reads) // if it fails, so does what comes now
+	}
+	m.Err = m.observe(ctx, c)
 }
 
 func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
@@ -89,7 +117,11 @@ func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
 
 // existing is Existing, with the files of an external etcd's client. All are asked for at once.
 func existing(ctx context.Context, h host.Host, c *config.Cluster, n config.Node) (map[string][]byte, error) {
-	paths := append(pki.Paths(n), givenPaths(c)...)
+	return readAll(ctx, h, append(pki.Paths(n), givenPaths(c)...)...)
+}
+
+// readAll reads the files that are there, all at once.
+func readAll(ctx context.Context, h host.Host, paths ...string) (map[string][]byte, error) {
 	var mu sync.Mutex
 	found := map[string][]byte{}
 	g, ctx := errgroup.WithContext(ctx)
@@ -146,10 +178,18 @@ func shared(machines []*Machine, paths []string) (map[string][]byte, error) {
 }
 
 // Complete fills into a defaulted document what the machines told: their addresses, and
-// where nobody gave the cluster an address, a name that each host maps to itself.
-func Complete(c *config.Cluster, machines []*Machine) {
+// where nobody gave the cluster an address, a name that each host maps to itself. The address
+// of one that is silent is the one that the running cluster (nil: there is none) knows.
+func Complete(c *config.Cluster, machines []*Machine, live *config.Cluster) {
 	c.Spec.Hosts = nil
 	for _, m := range machines {
+		if live != nil && m.Node.Address == "" {
+			for _, n := range live.Spec.Hosts {
+				if n.Name == m.Node.Name {
+					m.Node.Address = n.Address
+				}
+			}
+		}
 		c.Spec.Hosts = append(c.Spec.Hosts, m.Node)
 	}
 	if c.Spec.ControlPlane.Endpoint == "" {

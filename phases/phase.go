@@ -87,9 +87,13 @@ type Target struct {
 	// Turns are those of a running cluster; nil: this host waits for nobody before it restarts anything.
 	Turns *Turns
 
+	// Move waits until this host may have its artifacts: who sends them to many hosts lets those come
+	// first for whom the others will wait. Nil: at once.
+	Move func(ctx context.Context) error
 	// Changes counts what is changed on several hosts; nil: nobody asks.
 	Changes *atomic.Int64
 
+	had      *glance // nil: nobody remembers
 	phase    string
 	changes  *atomic.Int64
 	replaced *sync.Map // containers that are being replaced, by static pod

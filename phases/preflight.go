@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-multierror"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -34,7 +35,13 @@ func (f Finding) Error() string { return fmt.Sprintf("[%s] %s", f.Name, f.Messag
 // preflight reports everything that is in the way, at once, before anything is touched.
 func preflight(ctx context.Context, t *Target) error {
 	verified := make(chan error, 1)
-	go func() { verified <- t.verifyBundle(ctx) }()
+	go func() {
+		var wg sync.WaitGroup
+		wg.Go(func() { t.glanceAt(ctx) })
+		err := t.verifyBundle(ctx)
+		wg.Wait()
+		verified <- err
+	}()
 	findings := Check(t.Cluster, t.Node, t.Facts)
 	if t.Discover == nil { // a host that joins learns the cluster's document only after this
 		findings = append(findings, checkDocument(t.Cluster, t.Facts)...)
@@ -106,11 +113,22 @@ func (t *Target) judged(findings []Finding) error {
 // checkWritable looks for file systems that are mounted read-only: nothing can be written
 // there, and some of what a node needs comes to lie there.
 func (t *Target) checkWritable(ctx context.Context) (out []Finding) {
-	for _, dir := range []string{"/etc", "/usr/local", "/opt", "/var/lib", "/run"} {
-		if infos, err := t.Host.Stat(ctx, dir); err != nil || len(infos) == 0 {
-			continue // it will be made
-		}
-		if _, err := t.Host.Run(ctx, host.Query("test", "-w", dir)); err != nil {
+	dirs := []string{"/etc", "/usr/local", "/opt", "/var/lib", "/run"}
+	failed := make([]bool, len(dirs))
+	var wg sync.WaitGroup
+	for i, dir := range dirs {
+		wg.Go(func() {
+			_, err := t.Host.Run(ctx, host.Query("test", "-w", dir))
+			failed[i] = err != nil
+		})
+	}
+	infos, err := t.Host.Stat(ctx, dirs...)
+	wg.Wait()
+	if err != nil {
+		return nil
+	}
+	for i, dir := range dirs {
+		if _, there := infos[dir]; there && failed[i] { // one that is not there will be made
 			out = append(out, Finding{Name: "Writable-" + strings.ReplaceAll(dir, "/", "-"), Message: fmt.Sprintf("%s cannot be written to: see how it is mounted with `findmnt --target %s`, and mount it read-write", dir, dir)})
 		}
 	}

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/bundle"
-	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 )
@@ -37,11 +34,15 @@ func kernel(ctx context.Context, t *Target) error {
 	if _, err := t.write(ctx, manifests.Prerequisites(ipv6)...); err != nil {
 		return err
 	}
+	var signs []string
 	for _, m := range manifests.Modules() {
-		infos, err := t.Host.Stat(ctx, m.Sign)
-		if err != nil {
-			return err
-		}
+		signs = append(signs, m.Sign)
+	}
+	infos, err := t.Host.Stat(ctx, signs...)
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests.Modules() {
 		if _, ok := infos[m.Sign]; ok {
 			continue // loaded, or built in
 		}
@@ -49,22 +50,29 @@ func kernel(ctx context.Context, t *Target) error {
 			return fmt.Errorf("kernel module %s, for %s: %w: install a kernel that has it", m.Name, m.Why, err)
 		}
 	}
+	values, err := t.sysctls(ctx, manifests.Sysctls(ipv6))
+	if err != nil {
+		return err
+	}
+	var steps []Step
+	set := []string{"sysctl", "-q", "-w"}
 	for _, s := range manifests.Sysctls(ipv6) {
-		have, err := t.sysctl(ctx, s.Name)
-		if err != nil {
-			return fmt.Errorf("sysctl %s, for %s: %w", s.Name, s.Why, err)
+		have, ok := values[s.Name]
+		if !ok {
+			return fmt.Errorf("sysctl %s, for %s: this kernel does not have it: install one that does", s.Name, s.Why)
 		}
-		if s.Holds(have) {
-			continue
-		}
-		if err := t.note(ctx, Step{Kind: aSysctl, Name: s.Name, Before: have, After: s.Value}); err != nil {
-			return err
-		}
-		if err := t.do(ctx, "sysctl", "-q", "-w", s.Name+"="+s.Value); err != nil {
-			return err
+		if !s.Holds(have) {
+			steps = append(steps, Step{Kind: aSysctl, Name: s.Name, Before: have, After: s.Value})
+			set = append(set, s.Name+"="+s.Value)
 		}
 	}
-	return nil
+	if len(steps) == 0 {
+		return nil
+	}
+	if err := t.note(ctx, steps...); err != nil {
+		return err
+	}
+	return t.do(ctx, set...)
 }
 
 // place is where an artifact goes on a host.
@@ -183,6 +191,9 @@ func install(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
+	if err := t.mayMove(ctx, len(files)); err != nil {
+		return err
+	}
 	if err := t.noteLock(ctx); err != nil {
 		return err
 	}
@@ -201,6 +212,14 @@ func install(ctx context.Context, t *Target) error {
 		return err
 	}
 	return t.enableUnit(ctx, "kubelet")
+}
+
+// mayMove waits for this host's turn to be sent so many artifacts.
+func (t *Target) mayMove(ctx context.Context, artifacts int) error {
+	if _, planning := t.Host.(*host.Recorder); t.Move == nil || artifacts == 0 || planning {
+		return nil
+	}
+	return t.Move(ctx)
 }
 
 // kubelet is the path of the kubelet that this host runs.
@@ -244,6 +263,9 @@ func startRuntime(ctx context.Context, t *Target) error {
 }
 
 func waitRuntime(ctx context.Context, t *Target) error {
+	if t.hasAnswered() {
+		return nil
+	}
 	// Not the socket but an answer: containerd listens even where its CRI plugin did not load.
 	err := untilFinal(ctx, 30*time.Second, "container runtime at "+t.socket(), func(ctx context.Context) error {
 		_, err := t.runtimeVersion(ctx)
@@ -316,88 +338,4 @@ func (t *Target) withJournal(ctx context.Context, unit string, err error) error 
 		return err
 	}
 	return fmt.Errorf("%w\nthe last lines of `journalctl -u %s`:\n%s", err, unit, strings.TrimSpace(string(out.Stdout)))
-}
-
-// wantedImages are the images of the bundle that this host will run.
-func (t *Target) wantedImages() []bundle.Artifact {
-	if t.Bundle == nil || t.engine() != containerd {
-		return nil
-	}
-	var wanted []bundle.Artifact
-	for _, a := range t.Bundle.Images(t.Platform()) {
-		switch {
-		case a.Name == t.Cluster.Spec.ControlPlane.LoadBalancer.Image && !t.runsLoadBalancer():
-		case t.controlPlane() || !manifests.IsControlPlaneImage(a.Name):
-			wanted = append(wanted, a)
-		}
-	}
-	return wanted
-}
-
-// imports are the images that this host will run and has not.
-func (t *Target) imports(ctx context.Context) []bundle.Artifact {
-	return t.absent(ctx, t.wantedImages())
-}
-
-// absent are those of the images that the host has not. A runtime that does not answer has none.
-func (t *Target) absent(ctx context.Context, wanted []bundle.Artifact) []bundle.Artifact {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if absent, err := bundle.Present(ctx, t.dialRuntime, wanted); err == nil {
-		return absent
-	}
-	return wanted
-}
-
-func (t *Target) dialRuntime(ctx context.Context) (net.Conn, error) {
-	return t.Host.Dial(ctx, "unix", t.socket())
-}
-
-// images imports what is not there with the right digest. Without a bundle the runtime
-// pulls what it lacks, when it starts the pod.
-func images(ctx context.Context, t *Target) error {
-	if t.Bundle == nil || t.engine() != containerd {
-		return nil
-	}
-	return t.importImages(ctx, t.imports(ctx))
-}
-
-func (t *Target) importImages(ctx context.Context, wanted []bundle.Artifact) error {
-	var steps []Step
-	for _, a := range wanted {
-		steps = append(steps, Step{Kind: anImage, Name: a.Name, After: a.Digest})
-	}
-	if r, ok := t.Host.(*host.Recorder); ok { // containerd's API has no form that only lists
-		for _, a := range wanted {
-			r.Note("%s", a.Name)
-		}
-		return nil
-	}
-	if err := t.note(ctx, steps...); err != nil {
-		return err
-	}
-	if err := t.fetch(ctx, wanted); err != nil {
-		return err
-	}
-	outcomes, err := t.Bundle.Import(ctx, t.dialRuntime, wanted, bundle.ImportOptions{
-		Pinned:   []string{t.Cluster.Spec.Runtime.SandboxImage},
-		Progress: t.items(),
-	})
-	for _, o := range outcomes {
-		if o.Imported {
-			t.changed(1)
-		}
-	}
-	return err
-}
-
-// requiredImages are those of the static pods and of the addons that may run on the node.
-func requiredImages(c *config.Cluster, n config.Node) []string {
-	list := append([]string{c.Spec.Runtime.SandboxImage}, addons.Images(c)...)
-	if n.Has(config.ControlPlaneRole) {
-		list = append(list, manifests.Images(c)...)
-	} else if _, ok := c.InternalEndpoint(); ok {
-		list = append(list, c.Spec.ControlPlane.LoadBalancer.Image)
-	}
-	return list
 }

@@ -37,11 +37,26 @@ func (u *Up) Remove(ctx context.Context, names []string, r Removal) error {
 		if i >= 0 {
 			m = u.Machines[i]
 		}
-		if err := u.remove(ctx, m, r); err != nil {
+		err := u.follow(m)
+		if err == nil {
+			err = u.remove(ctx, m, r)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		u.Machines = slices.DeleteFunc(u.Machines, func(other *Machine) bool { return other == m })
 		delete(u.members, m)
+	}
+	return nil
+}
+
+// follow has another control plane lead, where it is the leader that goes.
+func (u *Up) follow(gone *Machine) error {
+	for _, m := range u.answering() {
+		if u.leader == gone && m != gone && u.members[m] {
+			u.leader = m
+			return u.connect()
+		}
 	}
 	return nil
 }
@@ -104,6 +119,8 @@ func (u *Up) mayRemove(ctx context.Context, m *Machine, r Removal) error {
 	switch {
 	case err != nil && !isNotFound(err):
 		return err
+	case err != nil && m.Host == nil && !slices.Contains(u.Machines, m):
+		return errors.New("neither the document nor the cluster has a host of this name: see `kubewright status`")
 	case err == nil && m.Err != nil && condition(node, "Ready") == "True" && !r.Dead:
 		return fmt.Errorf("it cannot be reached (%w), and its node is ready: it may be at work. Make it reachable, or if it is gone say so with --dead", m.Err)
 	}

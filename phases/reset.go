@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -122,12 +123,18 @@ func unmount(ctx context.Context, t *Target) error {
 // kubeletMounts are the mount points in the kubelet's folder, wherever that really is: the
 // kernel names them by their resolved paths. And the network namespaces of pods.
 func (t *Target) kubeletMounts(ctx context.Context) ([]string, error) {
-	out, err := t.Host.Run(ctx, host.Query("readlink", "-m", manifests.KubeletDir))
-	if err != nil {
-		return nil, err
-	}
-	b, err := t.Host.ReadFile(ctx, "/proc/mounts")
-	if err != nil {
+	var out host.Output
+	var b []byte
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		out, err = t.Host.Run(ctx, host.Query("readlink", "-m", manifests.KubeletDir))
+		return err
+	})
+	g.Go(func() (err error) {
+		b, err = t.Host.ReadFile(ctx, "/proc/mounts")
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	mounts := append(mountsBelow(string(b), strings.TrimSpace(string(out.Stdout))+"/"), mountsBelow(string(b), "/run/netns/cni-")...)

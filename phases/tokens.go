@@ -103,27 +103,29 @@ func DeleteToken(ctx context.Context, api API, idOrToken string) error {
 	return api.Delete(ctx, o)
 }
 
-// ClusterJoinCommand is the join command of a live cluster, from what cluster-info says.
-func ClusterJoinCommand(ctx context.Context, api API, t addons.Token) (string, error) {
+// ClusterJoinCommand is the join command of a live cluster, from what cluster-info says. Hosts are
+// lines of /etc/hosts that `kubeadm join` needs, and `kubewright join` writes itself; none where the
+// cluster's address is one that all hosts know.
+func ClusterJoinCommand(ctx context.Context, api API, t addons.Token) (join string, hosts []string, err error) {
 	d := &Discovery{API: api}
 	conf, err := d.data(ctx, "kube-public", "cluster-info", "kubeconfig")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	parsed, err := clientcmd.Load([]byte(conf))
 	if err != nil {
-		return "", fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
+		return "", nil, fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
 	}
 	for _, c := range parsed.Clusters {
 		pins, err := pki.Pins(c.CertificateAuthorityData)
 		if err != nil {
-			return "", fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
+			return "", nil, fmt.Errorf("ConfigMap kube-public/cluster-info: %w", err)
 		}
-		server, err := d.reachable(ctx, c.Server)
+		server, hosts, err := d.reachable(ctx, c.Server)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		return JoinCommand(server, t, pins), nil
+		return JoinCommand(server, t, pins), hosts, nil
 	}
-	return "", fmt.Errorf("ConfigMap kube-public/cluster-info names no cluster")
+	return "", nil, fmt.Errorf("ConfigMap kube-public/cluster-info names no cluster")
 }

@@ -1,12 +1,14 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +43,8 @@ type Up struct {
 	Patches     manifests.Patches
 	Ignore      []string
 	Skip        []string
+	// PrepareOnly ends where only the cluster is missing: hosts have a runtime, a kubelet and their images.
+	PrepareOnly bool
 	Report      func(Event)
 	Began       time.Time // the run
 	Credentials func(registry string) (user, password string, err error)
@@ -54,6 +58,8 @@ type Up struct {
 	api     *Client
 	turns   *Turns
 	changes atomic.Int64
+	// moved is closed when the leader has all that is sent to it: nobody gets far before its API server runs.
+	moved chan struct{}
 	// ended is closed when the leader's phases are, for whatever reason.
 	ended     chan struct{}
 	leaderErr error
@@ -108,6 +114,9 @@ func (u *Up) Prepare(ctx context.Context) error {
 			return &NotReadyError{err}
 		}
 		u.leader = first0(alive)
+		if u.leader != nil && !u.chosen(u.leader) {
+			return &NotReadyError{fmt.Errorf("there is no cluster yet, and --only leaves out %s, which would begin it", u.leader.Node.Name)}
+		}
 	}
 	return u.makeSecrets()
 }
@@ -217,7 +226,12 @@ func (u *Up) makeSecrets() error {
 	if err := config.Errors(all); err != nil {
 		return &NotReadyError{err}
 	}
-	kubeconfig, err := u.secrets[u.leader].ClientConfig()
+	return u.connect()
+}
+
+// connect leads to the API of the cluster, by the name that all of its servers have.
+func (u *Up) connect() error {
+	kubeconfig, err := u.secrets[u.leader].ClientConfigAt(pki.ControlPlaneURL(u.Cluster, u.leader.Node))
 	if err != nil {
 		return err
 	}
@@ -229,19 +243,18 @@ func (u *Up) makeSecrets() error {
 	return nil
 }
 
-// ownAddress dials a control plane's own address on the control plane, whatever name or address of
-// the cluster was asked for.
-type ownAddress struct {
+// ownAPI dials the API server of a control plane on it, whatever name and port of the cluster was asked for.
+type ownAPI struct {
 	host.Host
-	address string
+	at string
 }
 
-func (h ownAddress) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	return h.Host.Dial(ctx, network, net.JoinHostPort(h.address, port))
+func (m *Machine) ownAPI(c *config.Cluster) ownAPI {
+	return ownAPI{m.Host, net.JoinHostPort(m.Node.Address, strconv.Itoa(int(cmp.Or(c.Spec.ControlPlane.BindPort, 6443))))}
+}
+
+func (h ownAPI) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	return h.Host.Dial(ctx, network, h.at)
 }
 
 // anyOf reaches the API server of any control plane that has one, the leader's first.
@@ -251,14 +264,14 @@ type anyOf struct {
 }
 
 func (a anyOf) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := ownAddress{a.u.leader.Host, a.u.leader.Node.Address}.Dial(ctx, network, addr)
+	conn, err := a.u.leader.ownAPI(a.u.Cluster).Dial(ctx, network, addr)
 	for _, m := range a.u.answering() {
 		if err == nil {
 			break
 		}
 		if m != a.u.leader && a.u.members[m] {
 			var e error
-			if conn, e = (ownAddress{m.Host, m.Node.Address}).Dial(ctx, network, addr); e == nil {
+			if conn, e = m.ownAPI(a.u.Cluster).Dial(ctx, network, addr); e == nil {
 				err = nil
 			}
 		}
@@ -276,7 +289,12 @@ func (u *Up) Run(ctx context.Context) error {
 	}
 	ctx, end := u.whileReached(ctx)
 	defer end()
-	u.ended = make(chan struct{})
+	u.ended, u.moved = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	moved := func() { once.Do(func() { close(u.moved) }) }
+	if len(u.members) > 0 || !u.chosen(u.leader) {
+		moved()
+	}
 	places := make(chan struct{}, max(1, len(u.Machines)))
 	if u.Concurrency > 0 {
 		places = make(chan struct{}, u.Concurrency)
@@ -295,9 +313,33 @@ func (u *Up) Run(ctx context.Context) error {
 			defer end()
 			t, list := u.target(m)
 			list = without(list, "preflight")
+			if m == u.leader {
+				defer moved()
+				report := t.Report
+				t.Report = func(e Event) {
+					if _, ended := BarOf(e); ended && e.Phase == "images" {
+						moved()
+					}
+					if report != nil {
+						report(e)
+					}
+				}
+			} else {
+				t.Move = func(ctx context.Context) error {
+					select {
+					case <-u.moved:
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}
 			err := Run(ctx, list, t, u.skips(list))
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
+			}
+			if err == nil {
+				m.remember(ctx)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -312,6 +354,7 @@ func (u *Up) Run(ctx context.Context) error {
 		close(u.ended)
 	}
 	wg.Wait()
+	u.nameStrangers(ctx)
 	var all *multierror.Error
 	for _, m := range u.Machines {
 		if err := failures[m]; err != nil {
@@ -426,7 +469,11 @@ func (u *Up) preflight(ctx context.Context) error {
 // target is what the phases of a machine act on, and which those are.
 func (u *Up) target(m *Machine) (*Target, []Phase) {
 	t, list := u.bare(m)
-	return t, hooked(list, u.hookKind(m), m.Node.Hooks.Over(u.Cluster.Spec.Hooks))
+	hooks := m.Node.Hooks.Over(u.Cluster.Spec.Hooks)
+	if u.PrepareOnly { // neither init nor join comes to its end
+		list, hooks.AfterInit, hooks.AfterJoin = prepare(), nil, nil
+	}
+	return t, hooked(list, u.hookKind(m), hooks)
 }
 
 // bare is target without hooks.
@@ -436,7 +483,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
-		API: u.api, Changes: &u.changes, Began: u.Began,
+		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had,
 	}
 	if m == u.leader || u.members[m] {
 		t.Further = len(u.members) > 0
@@ -450,7 +497,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 				list[i].After = slices.DeleteFunc(slices.Clone(list[i].After), func(name string) bool { return len(Select(list, name)) == 0 })
 			}
 		}
-		list = append(list, nodeReady("wait-control-plane", "mark-control-plane"))
+		list = append(late(list), nodeReady("wait-control-plane", "mark-control-plane"))
 		if m == u.leader {
 			list = append(list, Phase{Name: "wait-dns", Short: "wait until the cluster's DNS is available", After: []string{"addon/coredns", "wait-node"}, Waits: true, Run: waitDNS})
 		}
@@ -464,6 +511,17 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 	return t, append(Join(),
 		Phase{Name: "mark-node", Short: "label and taint the node", After: []string{"wait-kubelet"}, Run: markJoined},
 		nodeReady("mark-node"))
+}
+
+// late has the kubelet wait for the images, which take longer from afar: one that finds no API server
+// for long tries to register ever more seldom.
+func late(list []Phase) []Phase {
+	for i := range list {
+		if list[i].Name == "kubelet-start" {
+			list[i].After = append(slices.Clone(list[i].After), "images")
+		}
+	}
+	return list
 }
 
 func nodeReady(after ...string) Phase {

@@ -38,6 +38,8 @@ type fleetOptions struct {
 	ignore      []string
 	ssh         ssh.Options
 	askSudo     bool
+	prepare     bool
+	again       bool // what the run before has asked is asked at once
 	tolerant    bool // hosts that refuse us are shown, like those that are down
 	whole       bool // the hosts are made of what they were made of: nothing new is looked for
 	out         func() output
@@ -82,15 +84,19 @@ func (o *fleetOptions) skipFlag(cmd *cobra.Command, list []phases.Phase) {
 type fleet struct {
 	cluster  *config.Cluster
 	machines []*phases.Machine
-	closers  []func()
+	locks    []func() // each gives one back
+	links    []io.Closer
 }
 
 func (f *fleet) close() {
 	var wg sync.WaitGroup
-	for _, c := range f.closers {
-		wg.Go(c)
+	for _, release := range f.locks {
+		wg.Go(release)
 	}
 	wg.Wait()
+	for _, l := range f.links {
+		l.Close()
+	}
 }
 
 // within runs f, for no longer than --timeout.
@@ -180,11 +186,19 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
-			f.closers = append(f.closers, func() { h.Close() })
+			f.links = append(f.links, h)
 		}
 	}
-	if err = f.lock(ctx, command); err == nil {
-		var wg sync.WaitGroup
+	f.links = append(f.links, client) // last: the jump hosts, through which others go
+	var wg sync.WaitGroup
+	if o.again {
+		for _, m := range f.machines {
+			wg.Go(func() { m.Recall(ctx) })
+		}
+	}
+	err = f.lock(ctx, command)
+	wg.Wait()
+	if err == nil {
 		for _, m := range f.machines {
 			wg.Go(func() { m.Observe(ctx, c) })
 		}
@@ -240,7 +254,7 @@ func (f *fleet) lock(ctx context.Context, command string) error {
 			m.Lease = held
 			mu.Lock()
 			defer mu.Unlock()
-			f.closers = append([]func(){release}, f.closers...)
+			f.locks = append(f.locks, release)
 			return nil
 		})
 	}
@@ -278,7 +292,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 		}
 	}
 	f.cluster.Default(versions)
-	phases.Complete(f.cluster, f.machines)
+	phases.Complete(f.cluster, f.machines, u.Live(ctx))
 	if err := f.cluster.Validate(); err != nil {
 		return nil, misuse(fmt.Errorf("%s is not valid: %w", o.file, err))
 	}
@@ -296,7 +310,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 }
 
 func (o *fleetOptions) newUp(f *fleet, v *view) *phases.Up {
-	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, Report: v.event, Credentials: credentials, Began: time.Now()}
+	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, PrepareOnly: o.prepare, Report: v.event, Credentials: credentials, Began: time.Now()}
 	for _, name := range o.ignore {
 		u.Ignore = append(u.Ignore, strings.ToLower(name))
 	}

@@ -92,16 +92,23 @@ func newTokenCreate(out func() output, connect func() (phases.API, error)) *cobr
 			if err := phases.CreateToken(cmd.Context(), api, t, o.description, o.ttl, o.usages, o.groups); err != nil {
 				return err
 			}
-			result := map[string]string{"token": t.Reveal()}
-			answer := t.Reveal()
+			result := struct {
+				Token string   `json:"token"`
+				Join  string   `json:"join,omitempty"`
+				Hosts []string `json:"hosts,omitempty"` // lines of /etc/hosts for kubeadm join
+			}{Token: t.Reveal()}
+			answer := result.Token
 			if o.join {
-				if answer, err = phases.ClusterJoinCommand(cmd.Context(), api, t); err != nil {
+				if result.Join, result.Hosts, err = phases.ClusterJoinCommand(cmd.Context(), api, t); err != nil {
 					return err
 				}
-				result["join"] = answer
+				answer = result.Join
 			}
 			if out() == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+			}
+			if len(result.Hosts) > 0 { // not on stdout, which is the command and may be run as it is
+				fmt.Fprintf(cmd.ErrOrStderr(), hostsFirst, strings.Join(result.Hosts, "\n"))
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), answer)
 			return err
@@ -115,6 +122,13 @@ func newTokenCreate(out func() output, connect func() (phases.API, error)) *cobr
 	f.StringSliceVar(&o.groups, "groups", addons.TokenGroups(), "groups of whoever shows the token; each begins with system:bootstrappers:")
 	return cmd
 }
+
+const hostsFirst = `Only hosts of this cluster know its address. "kubewright join" sees to that; before "kubeadm join",
+with the same arguments, put these lines into /etc/hosts of the host:
+
+%s
+
+`
 
 func checkUsages(usages, groups []string) error {
 	for _, u := range usages {

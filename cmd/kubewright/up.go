@@ -14,7 +14,7 @@ import (
 )
 
 func newUp(out func() output) *cobra.Command {
-	o := &fleetOptions{out: out}
+	o := &fleetOptions{out: out, again: true}
 	var kubeconfig, plan, picture string
 	cmd := &cobra.Command{
 		Use:   "up -f FILE",
@@ -28,7 +28,8 @@ A host that is down is reported, and does not hold up the others. A node that th
 lists is reported and left alone: "kubewright remove" removes.`,
 		Example: `  kubewright up -f cluster.yaml
   kubewright up -f cluster.yaml --bundle kubernetes.tar.zst --accept-new-host-keys
-  kubewright up -f cluster.yaml --only worker-7`,
+  kubewright up -f cluster.yaml --only worker-7
+  kubewright up -f cluster.yaml --prepare`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan, picture) })
@@ -37,6 +38,7 @@ lists is reported and left alone: "kubewright remove" removes.`,
 	o.reachFlags(cmd)
 	o.changeFlags(cmd, phases.UpPhases())
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, to which the cluster is added under its name (default: $KUBECONFIG, else ~/.kube/config); none: leave it out")
+	cmd.Flags().BoolVar(&o.prepare, "prepare", false, "go no further than where only the cluster is missing: the hosts get their container runtime, kubelet and images")
 	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
 	must(cmd.MarkFlagFilename("kubeconfig"))
 	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
@@ -75,6 +77,12 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		}
 	}
 	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}
+	if o.prepare {
+		if runErr != nil {
+			return runErr
+		}
+		return o.done(v, r, fmt.Sprintf("the hosts of %s are prepared", r.Cluster))
+	}
 	if kubeconfig != "none" && u.Answers(ctx) {
 		if r.Context, err = mergeAdmin(ctx, kubeconfig, u); runErr == nil {
 			runErr = err

@@ -28,7 +28,7 @@ type clusterPlan struct {
 }
 
 func newPlan(out func() output) *cobra.Command {
-	o := &fleetOptions{out: out}
+	o := &fleetOptions{out: out, again: true}
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE",
 		Short: "Show what up would change, and change nothing",

@@ -82,7 +82,7 @@ func Kubeadm(ctx context.Context, controlPlane *lab.Host, workers []*lab.Host) (
 
 // applyFlannel applies flannel's own manifest, unchanged.
 func applyFlannel(ctx context.Context, controlPlane *lab.Host) error {
-	manifest, err := flannelManifest(ctx)
+	manifest, err := FlannelManifest(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,8 +90,8 @@ func applyFlannel(ctx context.Context, controlPlane *lab.Host) error {
 	return err
 }
 
-// flannelManifest is upstream's, from the module that the lab builds flannel of.
-func flannelManifest(ctx context.Context) ([]byte, error) {
+// FlannelManifest is upstream's, from the module that the lab builds flannel of.
+func FlannelManifest(ctx context.Context) ([]byte, error) {
 	out, err := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/flannel-io/flannel@"+lab.FlannelVersion).Output()
 	if err != nil {
 		return nil, fmt.Errorf("find flannel's manifest: %w", err)

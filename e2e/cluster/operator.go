@@ -22,10 +22,13 @@ type Operator struct {
 	Dir    string
 	Binary string
 	Bundle string
-	lab    *lab.Lab
+
+	lab     *lab.Lab
+	members []Member          // of the document
+	known   map[string]string // a line of known_hosts for each host, by its name
 }
 
-// NewOperator sits in dir. The hosts of the lab that run now are known.
+// NewOperator sits in dir.
 func NewOperator(ctx context.Context, l *lab.Lab, dir string) (*Operator, error) {
 	binary, err := l.Kubewright(ctx)
 	if err != nil {
@@ -35,7 +38,7 @@ func NewOperator(ctx context.Context, l *lab.Lab, dir string) (*Operator, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Operator{Dir: dir, Binary: binary, Bundle: bundle, lab: l}, nil
+	return &Operator{Dir: dir, Binary: binary, Bundle: bundle, lab: l, known: map[string]string{}}, nil
 }
 
 // Member is a host of the operator's document. Lines are further fields, of YAML.
@@ -45,7 +48,8 @@ type Member struct {
 	Lines string
 }
 
-// Write writes the document of a cluster on these hosts; spec holds further lines of it.
+// Write writes the document of a cluster on these hosts; spec holds further lines of it. The
+// keys of those that run are known from then on, and no others.
 func (o *Operator) Write(ctx context.Context, name, spec string, members ...Member) error {
 	ssh, err := o.lab.SSH(ctx)
 	if err != nil {
@@ -58,8 +62,38 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 	}
 	document := Document(spec + "\nprovider: {name: hosts}\nhosts:\n" + hosts.String())
 	document = strings.Replace(document, "kind: Cluster\n", "kind: Cluster\nmetadata: {name: "+name+"}\n", 1)
-	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", ssh.IdentityFile, ssh.KnownHosts)
-	return errors.Join(os.WriteFile(filepath.Join(o.Dir, "cluster.yaml"), []byte(document), 0o600), os.WriteFile(filepath.Join(o.Dir, "ssh_config"), []byte(config), 0o600))
+	o.members = members
+	if err := o.Trust(ctx); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  ConnectTimeout 8\n  UserKnownHostsFile %s\n", ssh.IdentityFile, o.file("known_hosts"))
+	return errors.Join(os.WriteFile(o.file("cluster.yaml"), []byte(document), 0o600), os.WriteFile(o.file("ssh_config"), []byte(config), 0o600))
+}
+
+func (o *Operator) file(name string) string { return filepath.Join(o.Dir, name) }
+
+// Edit changes a piece of the document.
+func (o *Operator) Edit(old, new string) error {
+	b, err := os.ReadFile(o.file("cluster.yaml"))
+	if err == nil && !strings.Contains(string(b), old) {
+		err = fmt.Errorf("the document has no %q", old)
+	}
+	return errors.Join(err, os.WriteFile(o.file("cluster.yaml"), bytes.ReplaceAll(b, []byte(old), []byte(new)), 0o600))
+}
+
+// Trust believes the keys that the hosts of the document have now. That of a host that is down is the one of before.
+func (o *Operator) Trust(ctx context.Context) error {
+	var lines strings.Builder
+	for _, m := range o.members {
+		key, err := m.ReadFile(ctx, "/etc/ssh/ssh_host_ed25519_key.pub")
+		if err == nil {
+			o.known[m.Name] = m.IP + " " + string(key)
+		} else if o.known[m.Name] == "" {
+			return fmt.Errorf("read the host key of %s: %w", m.Name, err)
+		}
+		lines.WriteString(o.known[m.Name])
+	}
+	return os.WriteFile(o.file("known_hosts"), []byte(lines.String()), 0o600)
 }
 
 // Command is kubewright with a sub-command that takes the document.
@@ -72,7 +106,7 @@ func (o *Operator) Command(ctx context.Context, name string, args ...string) *ex
 }
 
 // Kubeconfig is the operator's.
-func (o *Operator) Kubeconfig() string { return filepath.Join(o.Dir, "kubeconfig") }
+func (o *Operator) Kubeconfig() string { return o.file("kubeconfig") }
 
 // Run is Command, waited for. The error has what it said.
 func (o *Operator) Run(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {

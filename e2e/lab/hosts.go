@@ -201,6 +201,18 @@ func (h *Host) Restart(ctx context.Context) error {
 	return h.Start(ctx)
 }
 
+// CutOff has the host drop every packet that comes or goes: it lives, and nobody reaches it. [Host.Exec] does.
+func (h *Host) CutOff(ctx context.Context) error { return h.drop(ctx, "-I") }
+
+// Reconnect ends CutOff. So does Restart.
+func (h *Host) Reconnect(ctx context.Context) error { return h.drop(ctx, "-D") }
+
+func (h *Host) drop(ctx context.Context, how string) error {
+	// Before any rule of kube-proxy's, and before connections that are known.
+	_, _, err := h.Exec(ctx, nil, "sh", "-ec", `iptables -t raw $0 PREROUTING -i eth0 -j DROP; iptables -t raw $0 OUTPUT -o eth0 -j DROP`, how)
+	return err
+}
+
 // Remove deletes the host and its disk.
 func (h *Host) Remove(ctx context.Context) error {
 	if _, err := h.engine.docker(ctx, nil, "rm", "--force", h.id); err != nil {

@@ -20,6 +20,11 @@ import (
 // ImageTar returns an OCI layout in one tar with all images of the bundle, for `ctr images import`: the same
 // manifests, configs and layers, byte for byte, each once.
 func (b *Builder) ImageTar(ctx context.Context) (string, error) {
+	return b.ImageTarOf(ctx, "all", func(string) bool { return true })
+}
+
+// ImageTarOf is ImageTar with some of the images, which what names.
+func (b *Builder) ImageTarOf(ctx context.Context, what string, keep func(image string) bool) (string, error) {
 	folder, err := b.Bundle(ctx)
 	if err != nil {
 		return "", err
@@ -28,15 +33,15 @@ func (b *Builder) ImageTar(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := b.make(ctx, "image-tar", "tar of the bundle's images", key(string(lock)), func(ctx context.Context, dir string) error {
-		return writeImageTar(filepath.Join(dir, imageTar), folder)
+	dir, err := b.make(ctx, "image-tar", "tar of the bundle's images", key(string(lock), what), func(ctx context.Context, dir string) error {
+		return writeImageTar(filepath.Join(dir, imageTar), folder, keep)
 	})
 	return filepath.Join(dir, imageTar), err
 }
 
 const imageTar = "images.tar"
 
-func writeImageTar(file, folder string) error {
+func writeImageTar(file, folder string, keep func(string) bool) error {
 	opened, err := bundle.Open(folder)
 	if err != nil {
 		return err
@@ -50,6 +55,9 @@ func writeImageTar(file, folder string) error {
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	seen := map[string]bool{}
 	for _, image := range opened.Images("linux/" + runtime.GOARCH) {
+		if !keep(image.Name) {
+			continue
+		}
 		raw, err := os.ReadFile(blobFile(folder, image.Digest))
 		if err != nil {
 			return err

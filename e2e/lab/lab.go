@@ -141,6 +141,14 @@ func (l *Lab) Host(ctx context.Context, name string, o HostOptions) (*Host, erro
 	return hosts[0], nil
 }
 
+// Replace makes a host anew, with its name and address: another machine in the place of the old one.
+func (l *Lab) Replace(ctx context.Context, h *Host, o HostOptions) (*Host, error) {
+	if err := h.Remove(ctx); err != nil {
+		return nil, err
+	}
+	return l.start(ctx, h.Name, h.IP, o)
+}
+
 // Find returns a host of the lab that an earlier process made.
 func (l *Lab) Find(ctx context.Context, name string) (*Host, error) {
 	return l.Engine.Find(ctx, l.name, name)

@@ -36,7 +36,7 @@ type Client struct {
 	Options
 	home    string
 	config  *ssh_config.Config
-	connect time.Duration // for TCP, and again for what follows until the login is done
+	connect time.Duration // where ssh's configuration has no ConnectTimeout
 	silence time.Duration // a link that has not been heard of for so long is dead
 
 	mu        sync.Mutex

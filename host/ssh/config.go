@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kevinburke/ssh_config"
 
@@ -26,12 +27,13 @@ type endpoint struct {
 	address    string // IP or name
 	port       string
 	user       string
-	identities []string // private keys that were named for it
-	only       bool     // IdentitiesOnly: nothing else of the agent
-	agent      string   // socket; empty: none
-	known      []string // known_hosts files
-	alias      string   // the host's name in known_hosts, if it is not its address
-	jumps      []string // [user@]host[:port], the nearest first
+	identities []string      // private keys that were named for it
+	only       bool          // IdentitiesOnly: nothing else of the agent
+	agent      string        // socket; empty: none
+	known      []string      // known_hosts files
+	alias      string        // the host's name in known_hosts, if it is not its address
+	jumps      []string      // [user@]host[:port], the nearest first
+	connect    time.Duration // for TCP, and again for what follows until the login is done
 }
 
 func (e endpoint) addr() string { return net.JoinHostPort(e.address, e.port) }
@@ -53,7 +55,7 @@ func (e endpoint) keyName() string {
 
 // understood are the keywords of ssh_config(5) that are heeded here, in small letters.
 var understood = []string{"hostname", "user", "port", "identityfile", "identitiesonly", "identityagent", "proxyjump", "proxycommand",
-	"userknownhostsfile", "hostkeyalias", "include"}
+	"userknownhostsfile", "hostkeyalias", "include", "connecttimeout"}
 
 // readSSHConfig reads ssh's configuration. A file that is not there is an empty one, unless it was asked for.
 func readSSHConfig(path string, asked bool) (*ssh_config.Config, error) {
@@ -104,6 +106,21 @@ func withoutMatch(path, text string) ([]byte, error) {
 	return []byte(strings.Join(lines, "\n")), nil
 }
 
+// connectTimeout is in seconds, or like 1m30s; 0 and none mean that nothing is said.
+func connectTimeout(s string) (time.Duration, error) {
+	if s == "" || strings.EqualFold(s, "none") {
+		return 0, nil
+	}
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 {
+		return time.Duration(n) * time.Second, nil
+	}
+	d, err := time.ParseDuration(strings.ToLower(s))
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("ConnectTimeout %q is no number of seconds", s)
+	}
+	return d, nil
+}
+
 // endpoint looks a host up. What the document says wins.
 func (c *Client) endpoint(name string, to config.SSH) (endpoint, error) {
 	alias := strings.Trim(cmp.Or(to.Address, name), "[]")
@@ -113,6 +130,10 @@ func (c *Client) endpoint(name string, to config.SSH) (endpoint, error) {
 		return endpoint{}, err
 	}
 	e := endpoint{name: name, user: cmp.Or(to.User, get("User"), me.Username), port: cmp.Or(get("Port"), "22"), alias: get("HostKeyAlias")}
+	if e.connect, err = connectTimeout(get("ConnectTimeout")); err != nil {
+		return endpoint{}, fmt.Errorf("ssh's configuration of %s: %w", name, err)
+	}
+	e.connect = cmp.Or(e.connect, c.connect)
 	if to.Port != 0 {
 		e.port = strconv.Itoa(int(to.Port))
 	}

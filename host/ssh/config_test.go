@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -14,9 +15,11 @@ func TestSSHConfig(t *testing.T) {
 	home := sshHome(t)
 	put(t, filepath.Join(home, ".ssh", "config"), strings.Join([]string{
 		"Host alias other", " HostName %h.example", " User ops", " Port 2222", " IdentityFile ~/keys/%r@%h", " IdentityFile \"/with blank/%p\"",
-		" IdentitiesOnly yes", " IdentityAgent ${HOME}/agent", " ProxyJump jump:2200, last", " HostKeyAlias known-as", " UserKnownHostsFile ~/one ~/two",
+		" IdentitiesOnly yes", " IdentityAgent ${HOME}/agent", " ProxyJump jump:2200, last", " HostKeyAlias known-as", " UserKnownHostsFile ~/one ~/two", " ConnectTimeout 1m30s",
 		"Host proxied", " ProxyCommand nc %h %p",
+		"Host slow", " ConnectTimeout soon",
 		"Host circle", " ProxyJump circle2", "Host circle2", " ProxyJump circle",
+		"Host slow", " ConnectTimeout soon",
 		"Host jump", " User hop", "Host self* ", " ProxyJump self-bastion",
 		"Match host x exec \"true\"", " ForwardAgent yes",
 	}, "\n"), 0o600)
@@ -26,7 +29,7 @@ func TestSSHConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := endpoint{name: "alias", address: "alias.example", port: "2222", user: "ops", identities: []string{home + "/keys/ops@alias.example", "/with blank/2222"},
-		only: true, agent: home + "/agent", known: []string{home + "/one", home + "/two"}, alias: "known-as", jumps: []string{"jump:2200", "last"}}
+		only: true, agent: home + "/agent", known: []string{home + "/one", home + "/two"}, alias: "known-as", jumps: []string{"jump:2200", "last"}, connect: 90 * time.Second}
 	if diff := gocmp.Diff(want, e, gocmp.AllowUnexported(endpoint{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -35,7 +38,7 @@ func TestSSHConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.user != "me" || e.port != "22" || len(e.identities) != 1 || e.identities[0] != home+"/mine" || len(e.jumps) != 0 || e.address != "alias.example" {
+	if e.connect != 90*time.Second || e.user != "me" || e.port != "22" || len(e.identities) != 1 || e.identities[0] != home+"/mine" || len(e.jumps) != 0 || e.address != "alias.example" {
 		t.Errorf("%+v", e)
 	}
 	route := func(name string) ([]endpoint, error) {
@@ -52,6 +55,8 @@ func TestSSHConfig(t *testing.T) {
 	if hops, err := route("self-one"); err != nil || len(hops) != 2 {
 		t.Errorf("a jump host that its own rule matches: %v, %v", hops, err)
 	}
+	_, err = route("slow")
+	wants(t, err, "slow", "ConnectTimeout", "soon")
 	_, err = route("circle")
 	wants(t, err, "circle")
 	_, err = route("proxied")

@@ -70,7 +70,7 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 	stop := context.AfterFunc(ctx, func() { conn.end(context.Cause(ctx)) })
 	defer stop()
 	slow := errors.New("timeout")
-	timer := time.AfterFunc(c.connect, func() { conn.end(slow) })
+	timer := time.AfterFunc(e.connect, func() { conn.end(slow) })
 	defer timer.Stop()
 
 	waited := false
@@ -80,7 +80,7 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 		}
 		waited = true
 		timer.Stop() // nobody types a passphrase against the clock
-		defer timer.Reset(c.connect)
+		defer timer.Reset(e.connect)
 		return wait(ctx, func() (ssh.Signer, error) { return k.unlock(c.ask()) }, nil)
 	})
 	defer login.close()
@@ -106,7 +106,7 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 	case hostKey != nil:
 		return nil, fmt.Errorf("%s: %w", e, hostKey)
 	case conn.ended.Load() != nil && errors.Is(*conn.ended.Load(), slow):
-		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, c.connect)}
+		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: it did not finish the login within %s: see whether sshd there is overloaded, and that the port is that of SSH", e, e.connect)}
 	case login.refused != nil:
 		return nil, fmt.Errorf("%s: %w", e, login.refused)
 	case !verified && len(algorithms) > 0 && errors.As(err, &negotiation):
@@ -152,7 +152,7 @@ func wait[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, err
 
 // dialServer makes the TCP connection, through the jump host if there is one.
 func (c *Client) dialServer(ctx context.Context, before *link, e endpoint) (net.Conn, error) {
-	timed, cancel := context.WithTimeout(ctx, c.connect)
+	timed, cancel := context.WithTimeout(ctx, e.connect)
 	defer cancel()
 	var conn net.Conn
 	var err error
@@ -168,7 +168,7 @@ func (c *Client) dialServer(ctx context.Context, before *link, e endpoint) (net.
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: %w", e, context.Cause(ctx))
 	case timed.Err() != nil:
-		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, c.connect)}
+		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: not reachable: no answer within %s: see that the host is up, and what lies between (firewall, proxyJump)", e, e.connect)}
 	}
 	return nil, &host.UnreachableError{Err: fmt.Errorf("%s: not reachable: %w: see that the host is up, and that sshd listens on port %s", e, err, e.port)}
 }
