@@ -17,6 +17,7 @@ func TestSoakHA(t *testing.T) {
 		t.Skip("a trial of a quarter of an hour: run it with make soak")
 	}
 	ctx, l := needLab(t, 40*time.Minute)
+	begin := time.Now()
 	hosts := preparedHosts(ctx, t, "steady-1", "steady-2", "steady-3", "steady-w1", "steady-w2", "steady-4")
 	f := newFleet(ctx, t, l, "steady", hosts...)
 	planes, workers, fourth := hosts[:3], hosts[3:5], hosts[5]
@@ -49,4 +50,5 @@ func TestSoakHA(t *testing.T) {
 		f.kubeadmJoins(t, fourth, "--control-plane", "--certificate-key", key)
 		f.voters(t, hosts[0], hosts[1], hosts[2], fourth)
 	})
+	t.Logf("soak: three control planes cut off and killed, in %s", time.Since(begin).Round(time.Second))
 }

@@ -287,7 +287,7 @@ func (u *Up) forget(ctx context.Context, gone *Machine) error {
 		}
 		g.Go(func() error {
 			t, list := u.target(m)
-			chosen := Select(list, "endpoint")
+			chosen := append(Select(list, "endpoint"), Select(list, "load-balancer")...)
 			if m == u.leader {
 				chosen = append(chosen, Select(list, "upload-config")...)
 			}
