@@ -238,7 +238,7 @@ func (s *tarStream) length() int64 {
 // write sends the tar and the word that all was right; else it closes to, so that nothing is made
 // of what was sent.
 func (s *tarStream) write(ctx context.Context, to io.WriteCloser) {
-	w := bufio.NewWriterSize(farEnd{to}, 128<<10)
+	w := bufio.NewWriterSize(farEnd{to}, 32<<10)
 	for _, p := range s.parts {
 		err := p.write(ctx, w)
 		if err == nil {

@@ -85,6 +85,9 @@ type Target struct {
 	// Turns are those of a running cluster; nil: this host waits for nobody before it restarts anything.
 	Turns *Turns
 
+	// Uploads are the places of those that send artifacts at a time; nil: as many as like.
+	Uploads chan struct{}
+
 	// Changes counts what is changed on several hosts; nil: nobody asks.
 	Changes *atomic.Int64
 

@@ -202,13 +202,40 @@ func install(ctx context.Context, t *Target) error {
 			return err
 		}
 	}
-	if _, err := t.write(ctx, files...); err != nil {
+	if err := t.send(ctx, files); err != nil {
 		return err
 	}
 	if err := t.writeUnits(ctx, manifests.KubeletUnit(t.kubelet())); err != nil {
 		return err
 	}
 	return t.enableUnit(ctx, "kubelet")
+}
+
+// send writes artifacts, when it is this host's turn.
+func (t *Target) send(ctx context.Context, files []host.File) error {
+	if len(files) == 0 {
+		return nil
+	}
+	done, err := t.upload(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = t.write(ctx, files...)
+	return err
+}
+
+// upload waits for a place.
+func (t *Target) upload(ctx context.Context) (done func(), err error) {
+	if t.Uploads == nil {
+		return func() {}, nil
+	}
+	select {
+	case t.Uploads <- struct{}{}:
+		return func() { <-t.Uploads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // kubelet is the path of the kubelet that this host runs.

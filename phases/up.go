@@ -55,6 +55,7 @@ type Up struct {
 	api     *Client
 	turns   *Turns
 	changes atomic.Int64
+	uploads chan struct{}
 	// ended is closed when the leader's phases are, for whatever reason.
 	ended     chan struct{}
 	leaderErr error
@@ -70,6 +71,9 @@ func (u *Up) answering() (all []*Machine) {
 	}
 	return all
 }
+
+// uploads go to so many hosts at a time: the line is full, and each takes memory.
+const uploads = 100
 
 func (u *Up) chosen(m *Machine) bool {
 	return m.Err == nil && (len(u.Only) == 0 || slices.Contains(u.Only, m.Node.Name))
@@ -277,7 +281,7 @@ func (u *Up) Run(ctx context.Context) error {
 	if len(u.members) > 0 {
 		u.turns = NewTurns(len(u.Machines), u.ready)
 	}
-	u.ended = make(chan struct{})
+	u.ended, u.uploads = make(chan struct{}), make(chan struct{}, uploads)
 	places := make(chan struct{}, max(1, len(u.Machines)))
 	if u.Concurrency > 0 {
 		places = make(chan struct{}, u.Concurrency)
@@ -416,7 +420,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
-		API: u.api, Changes: &u.changes, had: &m.had,
+		API: u.api, Changes: &u.changes, had: &m.had, Uploads: u.uploads,
 	}
 	if m == u.leader || u.members[m] {
 		t.Further = len(u.members) > 0
