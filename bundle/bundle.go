@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/kubewright/kubewright/config"
@@ -31,6 +32,7 @@ type Bundle struct {
 	once   singleflight.Group
 	good   sync.Map // blobs that Verify has read: many hosts ask for the same at once
 	images sync.Map // contents, by digest
+	room   *semaphore.Weighted
 }
 
 // Open reads and validates the lock of the bundle in dir. It reads no blob: see Verify.
@@ -43,8 +45,11 @@ func Open(dir string) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock of bundle %s: %w", dir, err)
 	}
-	return &Bundle{dir: dir, lock: l}, nil
+	return &Bundle{dir: dir, lock: l, room: newRoom()}, nil
 }
+
+// newRoom is for the bytes of images that are on their way to all hosts at a time.
+func newRoom() *semaphore.Weighted { return semaphore.NewWeighted(16 * large) }
 
 // check reads a blob once in the life of a Bundle. What changes afterwards, whoever reads it notices.
 func (b *Bundle) check(ctx context.Context, x blob, read func(int)) error {

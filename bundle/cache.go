@@ -102,7 +102,7 @@ func (c *Cache) keepLock(name string, l Lock) error {
 // Bundle is a lock whose blobs are in the cache, or come there when they are needed. Remote
 // may be nil.
 func (c *Cache) Bundle(l Lock, r *Remote) *Bundle {
-	return &Bundle{dir: c.dir, lock: l, cache: c, remote: r}
+	return &Bundle{dir: c.dir, lock: l, cache: c, remote: r, room: newRoom()}
 }
 
 // digestName is the name of a lock that was not made here.

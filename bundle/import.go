@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/unpack"
@@ -26,6 +25,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -93,7 +93,7 @@ func (b *Bundle) Import(ctx context.Context, dial Dialer, wanted []Artifact, o I
 	if err != nil {
 		return nil, fmt.Errorf("import images: %w", err)
 	}
-	im := &importer{dir: b.dir, client: c, loads: loads, progress: o.Progress}
+	im := &importer{dir: b.dir, client: c, loads: loads, progress: o.Progress, room: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)) * large), shared: b.room}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return im.sendAll(gctx) })
 	for _, j := range jobs {
@@ -132,7 +132,8 @@ func (b *Bundle) Absent(ctx context.Context, dial Dialer, wanted []Artifact) (ab
 
 func connect(dial Dialer) (*client.Client, error) {
 	conn, err := grpc.NewClient("passthrough:///containerd",
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // a unix socket, or one through SSH
+		grpc.WithTransportCredentials(insecure.NewCredentials()),         // a unix socket, or one through SSH
+		grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true), // there may be many
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
@@ -249,16 +250,26 @@ type importer struct {
 	loads  []*load
 	chains locks // of layers that are being unpacked
 
-	mu       sync.Mutex // of progress and job.done
+	room     *semaphore.Weighted // bytes that are on their way
+	shared   *semaphore.Weighted // the same of all hosts
+	mu       sync.Mutex          // of progress and job.done
 	progress func(image string, done, total int64)
 }
 
-// sendAll brings every load into the content store, some at a time, in their order.
+// sendAll brings every load into the content store, as many at a time as there is room for, in their order.
 func (im *importer) sendAll(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, l := range im.loads {
+		size := min(l.size, large)
+		if im.room.Acquire(ctx, size) != nil {
+			break // one has failed
+		}
 		g.Go(func() error {
+			defer im.room.Release(size)
+			if err := im.shared.Acquire(ctx, size); err != nil {
+				return err
+			}
+			defer im.shared.Release(size)
 			if err := im.send(ctx, l); err != nil {
 				return fmt.Errorf("import image %s: %w", l.jobs[0].Name, err)
 			}
@@ -288,7 +299,7 @@ func (im *importer) send(ctx context.Context, l *load) error {
 	counted := &countingReader{r: r, report: report}
 	ref := "kubewright-" + l.digest // always the same, so that the next run goes on where this one was cut short
 	store := im.client.ContentStore()
-	err = content.WriteBlob(ctx, store, ref, counted, ocispec.Descriptor{Digest: digest.Digest(l.digest), Size: l.size})
+	err = write(ctx, im.client, ref, counted, l.blob)
 	if err != nil {
 		if ctx.Err() == nil {
 			// What arrived may not be what it should be: the next run must not go on from there.

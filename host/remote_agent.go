@@ -74,8 +74,8 @@ func answers(r io.Reader, nonce string) <-chan answer {
 				to <- answer{buffer, 0, ended}
 				return
 			}
-			if cap(buffer)-len(buffer) < 16<<10 {
-				buffer = append(make([]byte, 0, 2*len(buffer)+32<<10), buffer...)
+			if len(buffer) == cap(buffer) { // most answers are short, and many machines may be asked
+				buffer = append(make([]byte, 0, 4*len(buffer)+2<<10), buffer...)
 			}
 			var n int
 			n, ended = r.Read(buffer[len(buffer):cap(buffer)])

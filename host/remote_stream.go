@@ -64,7 +64,7 @@ func (s *stream) length() int64 {
 // write sends the tar and the word that all was right; else it closes to, so that nothing is made
 // of what was sent.
 func (s *stream) write(ctx context.Context, to io.WriteCloser) {
-	w := bufio.NewWriterSize(link{to}, 128<<10)
+	w := bufio.NewWriterSize(link{to}, 32<<10)
 	for _, p := range s.parts {
 		err := p.write(ctx, w)
 		if err == nil {

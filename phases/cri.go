@@ -20,7 +20,7 @@ import (
 // that was refused once would be tried again only after a second.
 func (t *Target) callRuntime(ctx context.Context, call func(context.Context, cri.RuntimeServiceClient) error) error {
 	conn, err := grpc.NewClient("passthrough:///runtime",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }))
 	if err != nil {
 		return err

@@ -128,15 +128,17 @@ func (t *Target) importImages(ctx context.Context, wanted []bundle.Artifact) err
 	if len(wanted) == 0 {
 		return nil
 	}
-	if err := t.mayMove(ctx, len(wanted)); err != nil {
-		return err
-	}
 	if err := t.note(ctx, steps...); err != nil {
 		return err
 	}
 	if err := t.fetch(ctx, wanted); err != nil {
 		return err
 	}
+	done, err := t.upload(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	outcomes, err := t.Bundle.Import(ctx, t.dialRuntime, wanted, bundle.ImportOptions{
 		Pinned:   []string{t.Cluster.Spec.Runtime.SandboxImage},
 		Progress: t.items(),

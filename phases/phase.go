@@ -90,6 +90,9 @@ type Target struct {
 	// Move waits until this host may have its artifacts: who sends them to many hosts lets those come
 	// first for whom the others will wait. Nil: at once.
 	Move func(ctx context.Context) error
+	// Uploads are the places of those that send artifacts at a time; nil: as many as like.
+	Uploads chan struct{}
+
 	// Changes counts what is changed on several hosts; nil: nobody asks.
 	Changes *atomic.Int64
 

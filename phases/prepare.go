@@ -191,9 +191,6 @@ func install(ctx context.Context, t *Target) error {
 	if err != nil {
 		return err
 	}
-	if err := t.mayMove(ctx, len(files)); err != nil {
-		return err
-	}
 	if err := t.noteLock(ctx); err != nil {
 		return err
 	}
@@ -205,7 +202,7 @@ func install(ctx context.Context, t *Target) error {
 			return err
 		}
 	}
-	if _, err := t.write(ctx, files...); err != nil {
+	if err := t.send(ctx, files); err != nil {
 		return err
 	}
 	if err := t.writeUnits(ctx, manifests.KubeletUnit(t.kubelet())); err != nil {
@@ -214,12 +211,36 @@ func install(ctx context.Context, t *Target) error {
 	return t.enableUnit(ctx, "kubelet")
 }
 
-// mayMove waits for this host's turn to be sent so many artifacts.
-func (t *Target) mayMove(ctx context.Context, artifacts int) error {
-	if _, planning := t.Host.(*host.Recorder); t.Move == nil || artifacts == 0 || planning {
+// send writes artifacts, when it is this host's turn.
+func (t *Target) send(ctx context.Context, files []host.File) error {
+	if len(files) == 0 {
 		return nil
 	}
-	return t.Move(ctx)
+	done, err := t.upload(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = t.write(ctx, files...)
+	return err
+}
+
+// upload waits until this host may be sent its artifacts, and for a place.
+func (t *Target) upload(ctx context.Context) (done func(), err error) {
+	if _, planning := t.Host.(*host.Recorder); t.Move != nil && !planning {
+		if err := t.Move(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if t.Uploads == nil {
+		return func() {}, nil
+	}
+	select {
+	case t.Uploads <- struct{}{}:
+		return func() { <-t.Uploads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // kubelet is the path of the kubelet that this host runs.

@@ -59,7 +59,8 @@ type Up struct {
 	turns   *Turns
 	changes atomic.Int64
 	// moved is closed when the leader has all that is sent to it: nobody gets far before its API server runs.
-	moved chan struct{}
+	moved   chan struct{}
+	uploads chan struct{}
 	// ended is closed when the leader's phases are, for whatever reason.
 	ended     chan struct{}
 	leaderErr error
@@ -75,6 +76,9 @@ func (u *Up) answering() (all []*Machine) {
 	}
 	return all
 }
+
+// uploads go to so many hosts at a time: the line is full, and each takes memory.
+const uploads = 100
 
 func (u *Up) chosen(m *Machine) bool {
 	return m.Err == nil && (len(u.Only) == 0 || slices.Contains(u.Only, m.Node.Name))
@@ -289,7 +293,7 @@ func (u *Up) Run(ctx context.Context) error {
 	}
 	ctx, end := u.whileReached(ctx)
 	defer end()
-	u.ended, u.moved = make(chan struct{}), make(chan struct{})
+	u.ended, u.moved, u.uploads = make(chan struct{}), make(chan struct{}), make(chan struct{}, uploads)
 	var once sync.Once
 	moved := func() { once.Do(func() { close(u.moved) }) }
 	if len(u.members) > 0 || !u.chosen(u.leader) {
@@ -483,7 +487,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
-		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had,
+		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had, Uploads: u.uploads,
 	}
 	if m == u.leader || u.members[m] {
 		t.Further = len(u.members) > 0

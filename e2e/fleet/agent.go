@@ -38,9 +38,11 @@ func (a *agent) serve(stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		a.asked("frame of %d", len(operations))
+		if operations[0][0] != "renew" { // nobody waits for it
+			a.asked("frame of %d", len(operations))
+		}
 		for _, words := range operations {
-			a.asked("  %.300q", words)
+			a.asking("  %.300q", words)
 			var out, errs bytes.Buffer
 			a.out, a.err = &out, &errs
 			code := a.do(words[0], words[1:])

@@ -141,8 +141,8 @@ func (f *Fleet) keys() (ssh.Signer, error) {
 
 // asked tells of a question that has come over a line.
 func (f *Fleet) asked(l *line, login int, host, format string, args ...any) {
-	if f.Asked != nil {
-		f.Asked(host, l.heard()-login, fmt.Sprintf(format, args...))
+	if trips := l.asked(); f.Asked != nil {
+		f.Asked(host, trips-login, fmt.Sprintf(format, args...))
 	}
 }
 

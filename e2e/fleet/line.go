@@ -11,13 +11,16 @@ import (
 //
 // It also counts how many round trips the client has waited for, one after the other, whatever
 // else took its time. Each end has a clock that counts them. What is sent has the sender's time;
-// who receives it is at least as late, and the client one later.
+// who receives it is at least as late, and the client one later. After the login the server's
+// clock moves only where it is asked something: that a channel is closed, nobody waits for.
 type line struct {
 	net.Conn
 	in, out *queue
 
 	mu             sync.Mutex
 	client, server int
+	heard          int // the latest time of what has come
+	loggedIn       bool
 	gone           bool // the client: it waits for nothing any more
 }
 
@@ -35,11 +38,26 @@ func (l *line) trips() int {
 	return l.client
 }
 
-// heard is how many of them the last words that have come knew of.
-func (l *line) heard() int {
+// asked tells that what has come is waited for, and how many round trips came before it.
+func (l *line) asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.server = l.heard
+	return l.server
+}
+
+func (l *line) waited() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.server
+}
+
+// login ends the login, and tells how many it took: the word that all was well is on its way.
+func (l *line) login() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loggedIn = true
+	return l.server + 1
 }
 
 func (l *line) receive() {
@@ -86,7 +104,10 @@ func (l *line) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	l.mu.Lock()
-	l.server = max(l.server, p.sent)
+	l.heard = max(l.heard, p.sent)
+	if !l.loggedIn {
+		l.server = l.heard
+	}
 	l.mu.Unlock()
 	n := copy(b, p.bytes)
 	l.in.drop(n)

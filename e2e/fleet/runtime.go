@@ -69,7 +69,7 @@ func newRuntimes() *grpc.Server {
 		}),
 		grpc.StreamInterceptor(func(s any, stream grpc.ServerStream, i *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 			asked(stream.Context(), i.FullMethod)
-			return handle(s, stream)
+			return handle(s, messages{stream, asked})
 		}))
 	contentserver.New(store{}).(interface{ Register(*grpc.Server) error }).Register(s)
 	images.RegisterImagesServer(s, imageServer{})
@@ -78,6 +78,20 @@ func newRuntimes() *grpc.Server {
 	diff.RegisterDiffServer(s, diffServer{})
 	cri.RegisterRuntimeServiceServer(s, criServer{})
 	return s
+}
+
+// messages are those of a stream.
+type messages struct {
+	grpc.ServerStream
+	asked func(context.Context, string)
+}
+
+func (m messages) RecvMsg(to any) error {
+	err := m.ServerStream.RecvMsg(to)
+	if err == nil {
+		m.asked(m.Context(), "  a message")
+	}
+	return err
 }
 
 type criServer struct {

@@ -28,7 +28,7 @@ func (f *Fleet) serve(m *machine, conn net.Conn) {
 	if err != nil {
 		return
 	}
-	v.login = v.line.trips() + 1 // the word that all was well is on its way
+	v.login = v.line.login()
 	go ssh.DiscardRequests(requests)
 	for c := range channels {
 		switch c.ChannelType() {
@@ -51,7 +51,15 @@ func (v *visit) asked(format string, args ...any) {
 	v.fleet.asked(v.line, v.login, v.name, format, args...)
 }
 
+// asking tells more of what was asked.
+func (v *visit) asking(format string, args ...any) {
+	if v.fleet.Asked != nil {
+		v.fleet.Asked(v.name, v.line.waited()-v.login, fmt.Sprintf(format, args...))
+	}
+}
+
 func (v *visit) session(c ssh.NewChannel) {
+	v.asked("session")
 	channel, requests, err := c.Accept()
 	if err != nil {
 		return
@@ -60,6 +68,7 @@ func (v *visit) session(c ssh.NewChannel) {
 	for q := range requests {
 		var command struct{ Line string }
 		ok := q.Type == "exec" && ssh.Unmarshal(q.Payload, &command) == nil
+		v.asked("%s", q.Type)
 		if q.WantReply {
 			q.Reply(ok, nil)
 		}
@@ -72,7 +81,6 @@ func (v *visit) session(c ssh.NewChannel) {
 }
 
 func (v *visit) program(channel ssh.Channel, line string) {
-	v.asked("shell")
 	found := login.FindStringSubmatch(line)
 	if found == nil {
 		fmt.Fprintf(channel.Stderr(), "a simulated host does not know %q\n", line)
@@ -110,12 +118,12 @@ func (v *visit) socket(c ssh.NewChannel) {
 		c.Reject(ssh.ConnectionFailed, "open failed")
 		return
 	}
+	v.asked("socket %s", to.Path)
 	channel, requests, err := c.Accept()
 	if err != nil {
 		return
 	}
 	go ssh.DiscardRequests(requests)
-	v.asked("socket %s", to.Path)
 	select {
 	case v.fleet.sockets.conns <- runtimeConn{channelConn{channel, v.line}, v}:
 	case <-v.fleet.sockets.ended:

@@ -38,7 +38,7 @@ func newStream(l *link, ctx context.Context, r io.Reader, hold int) *stream {
 	s := &stream{link: l, ctx: ctx, hold: hold}
 	s.moved.L = &s.mu
 	go func() {
-		b := make([]byte, 32<<10)
+		b := make([]byte, 4<<10)
 		for {
 			n, err := r.Read(b)
 			if !s.add(b[:n], err) {
