@@ -1,0 +1,231 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
+)
+
+// target is what the phases of a machine act on, and which those are.
+func (u *Up) target(m *Machine) (*Target, []Phase) {
+	t, list := u.bare(m)
+	hooks := m.Node.Hooks.Over(u.Cluster.Spec.Hooks)
+	if u.PrepareOnly { // neither init nor join comes to its end
+		list, hooks.AfterInit, hooks.AfterJoin = prepare(), nil, nil
+	}
+	return t, hooked(list, u.hookKind(m), hooks)
+}
+
+// bare is target without hooks.
+func (u *Up) bare(m *Machine) (*Target, []Phase) {
+	t := &Target{
+		Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Secrets: u.secrets[m], Bundle: u.Bundle, Journal: m.Journal,
+		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
+		// Nobody joins by a token here; the one who wants to makes it.
+		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
+		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had, Uploads: u.uploads,
+	}
+	if m == u.leader || u.members[m] {
+		t.Further = len(u.members) > 0
+		if client, err := u.clientOn(m); err == nil {
+			t.API = client
+		}
+		list := Init()
+		if m != u.leader {
+			list = slices.DeleteFunc(list, func(p Phase) bool { return p.OfCluster })
+			for i := range list {
+				list[i].After = slices.DeleteFunc(slices.Clone(list[i].After), func(name string) bool { return len(Select(list, name)) == 0 })
+			}
+		}
+		list = append(late(list), nodeReady("wait-control-plane", "mark-control-plane"))
+		if m == u.leader {
+			list = append(list, Phase{Name: "wait-dns", Short: "wait until the cluster's DNS is available", After: []string{"addon/coredns", "wait-node"}, Waits: true, Run: waitDNS})
+		}
+		return t, list
+	}
+	t.Discover = u.discover(m)
+	if m.controlPlane() {
+		t.Admit = u.admit(m)
+		return t, append(JoinControlPlane(), nodeReady("wait-control-plane", "mark-control-plane"))
+	}
+	return t, append(Join(),
+		Phase{Name: "mark-node", Short: "label and taint the node", After: []string{"wait-kubelet"}, Run: markJoined},
+		nodeReady("mark-node"))
+}
+
+// late has the kubelet wait for the images, which take longer from afar: one that finds no API server
+// for long tries to register ever more seldom.
+func late(list []Phase) []Phase {
+	for i := range list {
+		if list[i].Name == "kubelet-start" {
+			list[i].After = append(slices.Clone(list[i].After), "images")
+		}
+	}
+	return list
+}
+
+func nodeReady(after ...string) Phase {
+	return Phase{Name: "wait-node", Short: "wait until the node is ready", After: after, Waits: true, Run: waitNode}
+}
+
+// clientOn is the API as the control plane's own server has it.
+func (u *Up) clientOn(m *Machine) (*Client, error) {
+	kubeconfig, err := u.secrets[m].ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	client, err := NewClient(m.Host, kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return client.Within(u.Cluster.Spec.Timeouts.KubernetesAPICall.Duration), nil
+}
+
+// discover says at once what the cluster is, and waits until it answers.
+func (u *Up) discover(m *Machine) func(context.Context) (*Discovery, error) {
+	return func(ctx context.Context) (*Discovery, error) {
+		kubelet, err := manifests.KubeletConfiguration(u.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		d := &Discovery{Server: pki.ControlPlaneURL(u.Cluster, m.Node), CA: u.secrets[u.leader].CACert(), Cluster: u.Cluster, KubeletConfiguration: kubelet, API: u.api}
+		if u.Bundle != nil {
+			d.Lock = u.Bundle.Lock().Bytes()
+		}
+		if u.planning {
+			d.API = u.planned(ctx)
+			return d, nil
+		}
+		return d, u.answers(ctx)
+	}
+}
+
+// answers waits for the API server, or for the end of the one who should start it.
+func (u *Up) answers(ctx context.Context) error {
+	limit := u.Cluster.Spec.Timeouts.Discovery.Duration
+	return untilFinal(ctx, limit, "the cluster's API server", func(ctx context.Context) error {
+		err := u.api.Ready(ctx, "/readyz/ping")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-u.ended:
+			if u.leaderErr != nil {
+				return finalError{fmt.Errorf("there is no cluster to join, as %s failed", u.leader.Node.Name)}
+			}
+		default:
+		}
+		return err
+	})
+}
+
+// admit gives a further control plane what the others have.
+func (u *Up) admit(m *Machine) func(context.Context, *Target) (*Admission, error) {
+	var mu sync.Mutex
+	var found *Admission
+	return func(ctx context.Context, t *Target) (*Admission, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if found != nil {
+			return found, nil
+		}
+		local, err := u.clientOn(m)
+		if err != nil {
+			return nil, err
+		}
+		a := &Admission{Secrets: u.secrets[m], API: u.api, Local: local, Files: externalEtcdFiles(u.Cluster, missing(u.shared, m.Existing))}
+		if u.planning {
+			a.API, a.Local = u.planned(ctx), u.planned(ctx)
+		}
+		if u.planning && len(u.members) == 0 {
+			a.Etcd = &EtcdRecorder{Live: EtcdMembers{Members: []EtcdMember{{ID: 1, Name: u.leader.Node.Name, PeerURL: manifests.PeerURL(u.leader.Node.IP())}}}}
+		} else if u.Cluster.Spec.Etcd.External == nil {
+			tls, err := a.Secrets.EtcdClient()
+			if err != nil {
+				return nil, err
+			}
+			a.Etcd = NewEtcdClient(m.Host, tls, etcdEndpoints(u.api))
+		}
+		found = a
+		return a, nil
+	}
+}
+
+// missing is what of all is not there yet.
+func missing(all, there map[string][]byte) map[string][]byte {
+	out := maps.Clone(all)
+	maps.DeleteFunc(out, func(path string, _ []byte) bool { _, ok := there[path]; return ok })
+	return out
+}
+
+// without is a list from which a phase was taken.
+func without(list []Phase, name string) []Phase {
+	var rest []Phase
+	for _, p := range list {
+		if p.Name == name {
+			continue
+		}
+		p.After = slices.DeleteFunc(slices.Clone(p.After), func(n string) bool { return n == name })
+		rest = append(rest, p)
+	}
+	return rest
+}
+
+func markJoined(ctx context.Context, t *Target) error {
+	t, _, err := t.joined(ctx)
+	if err != nil {
+		return err
+	}
+	return markControlPlane(ctx, t)
+}
+
+// waitNode waits until the kubelet and the pod network are ready.
+func waitNode(ctx context.Context, t *Target) error {
+	bounded, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.KubeletHealthCheck.Duration)
+	defer cancel()
+	last := ""
+	_, err := t.API.Until(bounded, ref("v1", "Node", "", t.Node.Name), func(o addons.Object) bool {
+		last = conditionMessage(o, "Ready")
+		return condition(o, "Ready") == "True"
+	})
+	if err != nil && ctx.Err() == nil {
+		return t.withJournal(ctx, "kubelet", fmt.Errorf("node %s did not become ready: %s: %w", t.Node.Name, last, err))
+	}
+	return err
+}
+
+func waitDNS(ctx context.Context, t *Target) error {
+	if t.Cluster.Spec.DNS.Disabled {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration)
+	defer cancel()
+	last := ""
+	_, err := t.API.Until(bounded, ref("apps/v1", "Deployment", "kube-system", "coredns"), func(o addons.Object) bool {
+		last = conditionMessage(o, "Available")
+		return condition(o, "Available") == "True"
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("CoreDNS did not become available: %s: see `kubectl -n kube-system describe pods -l k8s-app=kube-dns`: %w", last, err)
+	}
+	return err
+}
+
+func conditionMessage(o addons.Object, kind string) string {
+	list, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+	for _, c := range list {
+		if m, ok := c.(map[string]any); ok && m["type"] == kind {
+			s, _ := m["message"].(string)
+			return s
+		}
+	}
+	return ""
+}
