@@ -90,6 +90,9 @@ func tlsBootstrap(ctx context.Context, t *Target) error {
 		return err
 	}
 	if t.Secrets != nil && !t.Secrets.ExternalCA() { // the CA is at hand, so nobody has to be asked
+		if err := t.nameIsLeft(ctx); err != nil {
+			return err
+		}
 		if err := certs(ctx, t); err != nil {
 			return err
 		}
@@ -209,6 +212,46 @@ func (t *Target) nameIsFree(ctx context.Context) error {
 	}
 	return nil
 }
+
+// nameIsLeft refuses the name of a node that another machine keeps alive. One that was made anew, and
+// takes its own name back, may come before the cluster has missed it: then its lease is not renewed.
+func (t *Target) nameIsLeft(ctx context.Context) error {
+	_, planning := t.API.(*APIRecorder)
+	if t.Facts.Present[pki.KubeletConf] || planning {
+		return nil
+	}
+	node, err := t.API.Get(ctx, ref("v1", "Node", "", t.Node.Name))
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for a node named %s: %w", t.Node.Name, err)
+	}
+	if id, _, _ := unstructured.NestedString(node.Object, "status", "nodeInfo", "machineID"); id == t.Facts.MachineID || condition(node, "Ready") != "True" {
+		return nil
+	}
+	lease := ref("coordination.k8s.io/v1", "Lease", "kube-node-lease", t.Node.Name)
+	last, err := t.API.Get(ctx, lease)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	renewed := func(o addons.Object) string {
+		s, _, _ := unstructured.NestedString(o.Object, "spec", "renewTime")
+		return s
+	}
+	bounded, cancel := context.WithTimeout(ctx, leaseRenewed)
+	defer cancel()
+	if _, err := t.API.Until(bounded, lease, func(o addons.Object) bool { return renewed(o) != renewed(last) }); err != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("another machine is the node %s, and alive: give this host another name, or take that one out first with `kubewright remove`", t.Node.Name)
+}
+
+// leaseRenewed is a little more than the time after which a kubelet has renewed its lease.
+const leaseRenewed = 13 * time.Second
 
 func waitKubelet(ctx context.Context, t *Target) error {
 	err := until(ctx, t.Cluster.Spec.Timeouts.KubeletHealthCheck.Duration, "kubelet", func(ctx context.Context) error {

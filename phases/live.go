@@ -3,6 +3,7 @@ package phases
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -49,9 +51,43 @@ func (u *Up) Live(ctx context.Context) *config.Cluster {
 // Versions are those of the cluster that runs; the zero value where none does.
 func (u *Up) Versions(ctx context.Context) (v config.Versions) {
 	if live := u.Live(ctx); live != nil {
-		v = live.Versions()
+		return live.Versions()
+	}
+	for _, m := range u.controlPlanes() { // one that was stopped is not to come back as another version
+		if m.Err != nil || m.Journal.Lock() == "" || m.manifests == nil {
+			continue
+		}
+		if l, err := bundle.ParseLock([]byte(m.Journal.Lock())); err == nil {
+			return l.Versions((&Target{Facts: m.Facts}).Platform())
+		}
 	}
 	return v
+}
+
+// Of static pods' manifests: what is fixed for a cluster's life.
+var (
+	imageVersion = regexp.MustCompile(`image: \S+/kube-apiserver:(\S+)`)
+	serviceRange = regexp.MustCompile(`--service-cluster-ip-range=(\S+)`)
+	podRange     = regexp.MustCompile(`--cluster-cidr=(\S+)`)
+	clusterName  = regexp.MustCompile(`--cluster-name=(\S+)`)
+)
+
+// keptOnHost refuses what its own manifests contradict, where no API server tells what the cluster is.
+func (u *Up) keptOnHost(m *Machine, refuse func(field, has, wants, what string)) {
+	s := u.Cluster.Spec
+	for _, f := range []struct {
+		pod, field, wants string
+		is                *regexp.Regexp
+	}{
+		{manifests.APIServer, "spec.kubernetesVersion", strings.ReplaceAll(s.KubernetesVersion, "+", "_"), imageVersion},
+		{manifests.APIServer, "spec.network.serviceCIDR", s.Network.ServiceCIDR, serviceRange},
+		{manifests.ControllerManager, "spec.network.podCIDR", s.Network.PodCIDR, podRange},
+		{manifests.ControllerManager, "metadata.name", u.Cluster.Metadata.Name, clusterName},
+	} {
+		if found := f.is.FindSubmatch(m.manifests[manifests.Path(f.pod)]); found != nil {
+			refuse(f.field, string(found[1]), f.wants, fmt.Sprintf("so %s has it in %s, while no API server answers; write what it has", m.Node.Name, manifests.Path(f.pod)))
+		}
+	}
 }
 
 // Lock is what the hosts were made from before; nil where that was nothing, or no longer fits the document.
@@ -106,6 +142,9 @@ func (u *Up) kept() error {
 		refuse("spec.pki.algorithm", has.Spec.PKI.Algorithm, wants.Spec.PKI.Algorithm, anew)
 	}
 	for _, m := range u.answering() {
+		if u.live == nil {
+			u.keptOnHost(m, refuse)
+		}
 		if name := m.NodeName(); name != "" {
 			refuse("the name of the host at "+m.Node.Address, name, m.Node.Name, "a node keeps its name; write that, or take the host out with `kubewright remove` and let it join anew")
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -32,8 +33,10 @@ type Machine struct {
 	Existing map[string][]byte
 	data     etcdData // on a control plane
 	node     string   // that it is already
-	reads    []host.Read
-	had      glance
+	// manifests are those of the static pods of a control plane that say what its cluster is, by path.
+	manifests map[string][]byte
+	reads     []host.Read
+	had       glance
 }
 
 // foreseeing is a host that can be asked ahead what the run before has asked it: a [host.Remote].
@@ -101,6 +104,10 @@ func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
 	})
 	if m.controlPlane() {
 		g.Go(func() (err error) {
+			m.manifests, err = readAll(gctx, m.Host, manifests.Path(manifests.APIServer), manifests.Path(manifests.ControllerManager))
+			return err
+		})
+		g.Go(func() (err error) {
 			t := &Target{Host: m.Host, Cluster: c}
 			m.data, err = t.ownEtcdData(gctx)
 			return err
@@ -151,7 +158,8 @@ func givenPaths(c *config.Cluster) (paths []string) {
 // traces are signs that a control plane is, or once was, part of a cluster.
 func (m *Machine) traces(c *config.Cluster) bool {
 	for path := range m.Existing {
-		if !slices.Contains(givenPaths(c), path) {
+		key := strings.HasSuffix(path, ".key") || strings.HasSuffix(path, ".pub") // the first thing that a first run writes
+		if !key && !slices.Contains(givenPaths(c), path) {
 			return true
 		}
 	}

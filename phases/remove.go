@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/pki"
 )
 
 // Removal is how a host is taken out of a cluster.
@@ -159,9 +161,16 @@ func (u *Up) mayRemove(ctx context.Context, m *Machine, r Removal) error {
 
 // memberOf is a machine's member of etcd; nil where it has none.
 func (u *Up) memberOf(all EtcdMembers, m *Machine) *EtcdMember {
-	for _, e := range all.Members {
-		if m.data.Member != 0 && e.ID == m.data.Member || e.Name == m.Node.Name || m.Node.Address != "" && e.PeerURL == manifests.PeerURL(m.Node.IP()) {
-			return &e
+	// By its data, which are surest; else by the name with which it was started; by its address only before that.
+	for _, is := range []func(EtcdMember) bool{
+		func(e EtcdMember) bool { return m.data.Member != 0 && e.ID == m.data.Member },
+		func(e EtcdMember) bool { return e.Name == m.Node.Name },
+		func(e EtcdMember) bool {
+			return !e.started() && m.Node.Address != "" && e.PeerURL == manifests.PeerURL(m.Node.IP())
+		},
+	} {
+		if i := slices.IndexFunc(all.Members, is); i >= 0 {
+			return &all.Members[i]
 		}
 	}
 	return nil
@@ -169,11 +178,10 @@ func (u *Up) memberOf(all EtcdMembers, m *Machine) *EtcdMember {
 
 // etcdNow are etcd's members, and which of them answer as voters.
 func (u *Up) etcdNow(ctx context.Context) (all EtcdMembers, serving map[uint64]bool, err error) {
-	tls, err := u.secrets[u.leader].EtcdClient()
+	c, err := u.etcd()
 	if err != nil {
 		return all, nil, err
 	}
-	c := NewEtcdClient(u.leader.Host, tls, etcdEndpoints(u.api))
 	if all, err = c.Members(ctx); err != nil {
 		return all, nil, err
 	}
@@ -200,11 +208,10 @@ func (u *Up) dropMember(ctx context.Context, t *Target) error {
 	if u.Cluster.Spec.Etcd.External != nil {
 		return nil
 	}
-	tls, err := u.secrets[u.leader].EtcdClient()
+	c, err := u.etcd()
 	if err != nil {
 		return err
 	}
-	c := NewEtcdClient(u.leader.Host, tls, etcdEndpoints(u.api))
 	m := &Machine{Node: t.Node}
 	for _, known := range u.Machines {
 		if known.Node.Name == t.Node.Name {
@@ -300,8 +307,12 @@ func (u *Up) forget(ctx context.Context, gone *Machine) error {
 	return g.Wait()
 }
 
-// Down resets every host that answers, all at once: the cluster ends.
-func (u *Up) Down(ctx context.Context) error {
+// Down resets every host that answers, all at once: the cluster ends. Hosts that are not of one and the
+// same cluster, the document's, are refused, unless forced.
+func (u *Up) Down(ctx context.Context, force bool) error {
+	if err := u.oneCluster(); err != nil && !force {
+		return &NotReadyError{fmt.Errorf("%w\nmend the document, or reset them all the same with --force", err)}
+	}
 	return u.each(ctx, func(ctx context.Context, m *Machine) error {
 		t := &Target{Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Report: u.Report, Changes: &u.changes, Journal: m.Journal}
 		if m.node != "" {
@@ -321,6 +332,33 @@ func (u *Up) Down(ctx context.Context) error {
 		list = hooked(list, "reset", m.Node.Hooks.Over(u.Cluster.Spec.Hooks))
 		return Run(ctx, list, t, u.skips(list))
 	})
+}
+
+// oneCluster finds hosts that are nodes of another cluster, or of another name.
+func (u *Up) oneCluster() error {
+	var all *multierror.Error
+	var ca []byte
+	whose := ""
+	for _, m := range u.answering() {
+		if !u.chosen(m) {
+			continue
+		}
+		if m.node != "" && m.node != m.Node.Name {
+			all = multierror.Append(all, fmt.Errorf("the host at %s is the node %s, and the document calls it %s", m.Node.Address, m.node, m.Node.Name))
+		}
+		if name := clusterName.FindSubmatch(m.manifests[manifests.Path(manifests.ControllerManager)]); name != nil && string(name[1]) != u.Cluster.Metadata.Name {
+			all = multierror.Append(all, fmt.Errorf("%s is a control plane of the cluster %s, and the document's is %s", m.Node.Name, name[1], u.Cluster.Metadata.Name))
+		}
+		own := bytes.TrimSpace(m.Existing[pki.CA+".crt"])
+		switch {
+		case len(own) == 0:
+		case ca == nil:
+			ca, whose = own, m.Node.Name
+		case !bytes.Equal(ca, own):
+			all = multierror.Append(all, fmt.Errorf("%s and %s are of two clusters, as their CAs show", whose, m.Node.Name))
+		}
+	}
+	return config.Errors(all)
 }
 
 // each acts on all chosen machines at once, and has the errors of all.

@@ -152,11 +152,10 @@ func (u *Up) etcdStatus(ctx context.Context, rows []HostStatus) {
 	if u.Cluster.Spec.Etcd.External != nil {
 		return
 	}
-	tls, err := u.secrets[u.leader].EtcdClient()
+	c, err := u.etcd()
 	if err != nil {
 		return
 	}
-	c := NewEtcdClient(u.leader.Host, tls, etcdEndpoints(u.api))
 	all, err := c.Members(ctx)
 	var mu sync.Mutex
 	var g errgroup.Group

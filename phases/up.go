@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,11 @@ type Up struct {
 	ended     chan struct{}
 	leaderErr error
 	planning  bool // nobody waits for anything
+
+	mu      sync.Mutex
+	clients map[*Machine]*Client     // of their own API servers
+	etcds   map[*Machine]*EtcdClient // as seen from them
+	before  map[string]bool          // which control planes were well before the turn of one
 }
 
 // answering are the machines that can be acted on.
@@ -108,11 +114,16 @@ func (u *Up) Prepare(ctx context.Context) error {
 	if err := u.findMembers(ctx, alive); err != nil {
 		return err
 	}
-	if u.leader == nil {
+	// Data of etcd make a member, but without the CA of its cluster nothing that fits can be made.
+	if u.leader == nil || u.shared[pki.CA+".crt"] == nil {
 		if err := u.mayBegin(); err != nil {
 			return &NotReadyError{err}
 		}
-		u.leader = first0(alive)
+	}
+	if u.leader == nil {
+		if len(alive) > 0 {
+			u.leader = alive[0]
+		}
 		if u.leader != nil && !u.chosen(u.leader) {
 			return &NotReadyError{fmt.Errorf("there is no cluster yet, and --only leaves out %s, which would begin it", u.leader.Node.Name)}
 		}
@@ -175,6 +186,9 @@ func (u *Up) mayBegin() error {
 			traced = append(traced, m.Node.Name)
 		}
 	}
+	if planes := len(u.controlPlanes()); planes%2 == 0 && u.Cluster.Spec.Etcd.External == nil && u.leader == nil {
+		return fmt.Errorf("%d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: begin with %d or %d", planes, planes-1, planes+1)
+	}
 	if silent != nil {
 		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or take it out of the document: %w", strings.Join(silent, ", "), config.Errors(why))
 	}
@@ -184,11 +198,17 @@ func (u *Up) mayBegin() error {
 	return nil
 }
 
-func first0[T any](list []T) (zero T) {
-	if len(list) == 0 {
-		return zero
+// secretsOf reads or makes what is secret on a machine. CAs are made for the one that begins a cluster
+// alone; of an earlier run that was cut short some of them may be there.
+func (u *Up) secretsOf(m *Machine, now time.Time) (err error) {
+	make := pki.Join
+	if m == u.leader && len(u.members) == 0 {
+		make = pki.Begin
 	}
-	return list[0]
+	if u.secrets[m], err = make(u.Cluster, m.Node, m.Existing, u.shared, now); err != nil {
+		return fmt.Errorf("%s: %w", m.Node.Name, err)
+	}
+	return nil
 }
 
 func (u *Up) makeSecrets() error {
@@ -197,18 +217,7 @@ func (u *Up) makeSecrets() error {
 	}
 	now := time.Now()
 	u.secrets = map[*Machine]*pki.Secrets{}
-	make1 := func(m *Machine) (err error) {
-		if m == u.leader && u.shared[pki.CA+".crt"] == nil {
-			u.secrets[m], err = pki.New(u.Cluster, m.Node, m.Existing, now)
-		} else {
-			u.secrets[m], err = pki.Join(u.Cluster, m.Node, m.Existing, u.shared, now)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.Node.Name, err)
-		}
-		return nil
-	}
-	if err := make1(u.leader); err != nil {
+	if err := u.secretsOf(u.leader, now); err != nil {
 		return &NotReadyError{err}
 	}
 	for path, b := range u.secrets[u.leader].Shared() {
@@ -217,7 +226,7 @@ func (u *Up) makeSecrets() error {
 	var all *multierror.Error
 	for _, m := range u.answering() {
 		if m != u.leader {
-			if err := make1(m); err != nil {
+			if err := u.secretsOf(m, now); err != nil {
 				all = multierror.Append(all, err)
 			}
 		}

@@ -32,36 +32,112 @@ func (a anyOf) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return conn, err
 }
 
-// ready waits until the control planes of a running cluster are well: all voters of etcd,
-// and every API server that was there before. With a name it asks instead whether etcd would
-// keep its majority while that one restarts.
-func (u *Up) ready(ctx context.Context, restarts string) error {
-	limit := u.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration
-	if restarts != "" {
-		limit = 10 * time.Second
+// etcd is the cluster's, asked from the leader: at the addresses of the members that are known, as an
+// API server that could tell of them may be what is to be mended.
+func (u *Up) etcd() (*EtcdClient, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if have := u.etcds[u.leader]; have != nil {
+		return have, nil
 	}
+	tls, err := u.secrets[u.leader].EtcdClient()
+	if err != nil {
+		return nil, err
+	}
+	var endpoints []string
+	for _, m := range u.Machines {
+		if u.members[m] {
+			endpoints = append(endpoints, "https://"+net.JoinHostPort(m.Node.Address, "2379"))
+		}
+	}
+	if u.etcds == nil {
+		u.etcds = map[*Machine]*EtcdClient{}
+	}
+	u.etcds[u.leader] = NewEtcdClient(u.leader.Host, tls, func(ctx context.Context) ([]string, error) {
+		if len(endpoints) > 0 {
+			return endpoints, nil
+		}
+		return etcdEndpoints(u.api)(ctx)
+	})
+	return u.etcds[u.leader], nil
+}
+
+// ready is asked with a name whether that control plane may be restarted: whether etcd would keep its
+// majority, and another API server would answer. Without one it waits until that is well again, and all
+// that were well before.
+func (u *Up) ready(ctx context.Context, restarts string) error {
+	if restarts != "" {
+		return until(ctx, 10*time.Second, "the control planes", func(ctx context.Context) error { return u.mayRestart(ctx, restarts) })
+	}
+	limit := u.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration
 	return until(ctx, limit, "the control planes", func(ctx context.Context) error {
-		if err := u.voters(ctx, restarts); err != nil {
+		well, err := u.well(ctx)
+		if err != nil {
 			return err
 		}
-		for m := range u.members {
-			client, err := u.clientOn(m)
-			if err == nil && restarts == "" {
-				err = client.Ready(ctx, "/readyz")
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", m.Node.Name, err)
+		for name := range u.before {
+			if !well[name] {
+				return fmt.Errorf("%s is not well again: its API server is not ready, or its etcd does not answer", name)
 			}
 		}
 		return nil
 	})
 }
 
-// voters is one look at etcd.
-func (u *Up) voters(ctx context.Context, restarts string) error {
-	if u.Cluster.Spec.Etcd.External != nil {
-		return nil
+// well tells of each control plane whether its API server is ready and its member of etcd votes.
+func (u *Up) well(ctx context.Context) (map[string]bool, error) {
+	var all EtcdMembers
+	var serving map[uint64]bool
+	external := u.Cluster.Spec.Etcd.External != nil
+	if !external {
+		var err error
+		if all, serving, err = u.etcdNow(ctx); err != nil {
+			return nil, err
+		}
 	}
+	well := map[string]bool{}
+	for m := range u.members {
+		client, err := u.clientOn(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Node.Name, err)
+		}
+		own := u.memberOf(all, m)
+		well[m.Node.Name] = client.Ready(ctx, "/readyz") == nil && (external || own != nil && serving[own.ID])
+	}
+	return well, nil
+}
+
+func (u *Up) mayRestart(ctx context.Context, name string) error {
+	well, err := u.well(ctx)
+	if err != nil {
+		return err
+	}
+	others := 0
+	for other, ok := range well {
+		if other != name && ok {
+			others++
+		}
+	}
+	if well[name] && others == 0 && len(well) > 1 {
+		return fmt.Errorf("the API server of %s is the only one that is ready: bring up another control plane first, or remove those that are down", name)
+	}
+	if u.Cluster.Spec.Etcd.External == nil {
+		if err := u.majorityWithout(ctx, name); err != nil {
+			return err
+		}
+	}
+	u.before = map[string]bool{name: true}
+	for other, ok := range well {
+		if ok {
+			u.before[other] = true
+		}
+	}
+	return nil
+}
+
+// majorityWithout refuses to restart a member of etcd that it takes for a majority. A single one, or one
+// of two, always is.
+func (u *Up) majorityWithout(ctx context.Context, name string) error {
 	all, serving, err := u.etcdNow(ctx)
 	if err != nil {
 		return err
@@ -73,15 +149,17 @@ func (u *Up) voters(ctx context.Context, restarts string) error {
 			continue
 		}
 		voters++
-		if e.Name != restarts && !serving[e.ID] {
+		if e.Name != name && !serving[e.ID] {
 			down = append(down, e.Name)
 		}
 	}
-	switch {
-	case len(down) == 0 && (restarts == "" || voters < 3), restarts != "" && voters-len(down)-1 >= voters/2+1:
-		return nil
-	case restarts == "":
-		return fmt.Errorf("etcd on %s does not answer", strings.Join(down, ", "))
+	if !keepsMajority(voters, len(down)) {
+		return fmt.Errorf("of %d members of etcd %s does not answer: if %s were restarted now, there would be no majority; bring that up first, or remove it", voters, strings.Join(down, ", "), name)
 	}
-	return fmt.Errorf("of %d members of etcd %s does not answer: if %s were restarted now, there would be no majority; bring that up first, or remove it", voters, strings.Join(down, ", "), restarts)
+	return nil
+}
+
+// keepsMajority tells whether one more may go away for a moment.
+func keepsMajority(voters, down int) bool {
+	return down == 0 && voters < 3 || voters-down-1 >= voters/2+1
 }

@@ -35,7 +35,14 @@ func (u *Up) Run(ctx context.Context) error {
 		if !u.chosen(m) {
 			continue
 		}
-		places <- struct{}{} // the leader first: the others wait for its API server
+		select {
+		case places <- struct{}{}: // the leader first: the others wait for its API server
+		case <-ctx.Done():
+			mu.Lock()
+			failures[m] = fmt.Errorf("not begun: %w", context.Cause(ctx))
+			mu.Unlock()
+			continue
+		}
 		wg.Go(func() {
 			defer func() { <-places }()
 			ctx, end := m.within(ctx)
@@ -97,7 +104,7 @@ func (u *Up) leaderFirst(m *Machine, t *Target) (end func()) {
 	}
 	moved, report := sync.OnceFunc(func() { close(u.moved) }), t.Report
 	t.Report = func(e Event) {
-		if _, ended := BarOf(e); ended && e.Phase == "images" {
+		if _, ended := BarOf(e); e.Phase == "images" && (ended || e.State == Skipped) {
 			moved()
 		}
 		if report != nil {

@@ -78,6 +78,11 @@ func nodeReady(after ...string) Phase {
 
 // clientOn is the API as the control plane's own server has it.
 func (u *Up) clientOn(m *Machine) (*Client, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if have := u.clients[m]; have != nil {
+		return have, nil
+	}
 	kubeconfig, err := u.secrets[m].ClientConfig()
 	if err != nil {
 		return nil, err
@@ -86,7 +91,11 @@ func (u *Up) clientOn(m *Machine) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Within(u.Cluster.Spec.Timeouts.KubernetesAPICall.Duration), nil
+	if u.clients == nil {
+		u.clients = map[*Machine]*Client{}
+	}
+	u.clients[m] = client.Within(u.Cluster.Spec.Timeouts.KubernetesAPICall.Duration)
+	return u.clients[m], nil
 }
 
 // discover says at once what the cluster is, and waits until it answers.
@@ -136,6 +145,12 @@ func (u *Up) admit(m *Machine) func(context.Context, *Target) (*Admission, error
 		defer mu.Unlock()
 		if found != nil {
 			return found, nil
+		}
+		asking := *t
+		if asking.API = u.api; !u.planning {
+			if err := asking.nameIsLeft(ctx); err != nil {
+				return nil, err
+			}
 		}
 		local, err := u.clientOn(m)
 		if err != nil {

@@ -109,6 +109,11 @@ func New(c *config.Cluster, n config.Node, existing map[string][]byte, now time.
 	return load(c, n, existing, nil, now, true)
 }
 
+// Begin is New for a cluster whose making may have been cut short: shared is what any of its control planes has got.
+func Begin(c *config.Cluster, n config.Node, existing, shared map[string][]byte, now time.Time) (*Secrets, error) {
+	return load(c, n, existing, shared, now, true)
+}
+
 // Join is New for a host of a cluster that exists. Shared holds, by path, what the host
 // should have in common with the others: [Secrets.Shared] of a control plane, the content
 // of the Secret kubeadm-certs, or for a worker ca.crt alone. With ca.key among it, the

@@ -86,6 +86,7 @@ type fleet struct {
 	machines []*phases.Machine
 	locks    []func() // each gives one back
 	links    []io.Closer
+	client   io.Closer
 }
 
 func (f *fleet) close() {
@@ -95,7 +96,11 @@ func (f *fleet) close() {
 	}
 	wg.Wait()
 	for _, l := range f.links {
-		l.Close()
+		wg.Go(func() { l.Close() })
+	}
+	wg.Wait()
+	if f.client != nil {
+		f.client.Close() // the jump hosts, through which others went
 	}
 }
 
@@ -156,11 +161,8 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 			controlPlanes++
 		}
 	}
-	switch {
-	case controlPlanes == 0:
+	if controlPlanes == 0 {
 		return nil, fmt.Errorf("%s: no host has the role control-plane: give it to one, or to three", o.file)
-	case controlPlanes%2 == 0 && c.Spec.Etcd.External == nil:
-		return nil, fmt.Errorf("%s: %d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: make it %d or %d", o.file, controlPlanes, controlPlanes-1, controlPlanes+1)
 	}
 	for _, name := range o.only {
 		if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Name == name }) {
@@ -183,13 +185,12 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	if err != nil {
 		return nil, misuse(err)
 	}
-	f := &fleet{cluster: c, machines: providers.Hosts(ctx, c, client)}
+	f := &fleet{cluster: c, client: client, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
 			f.links = append(f.links, h)
 		}
 	}
-	f.links = append(f.links, client) // last: the jump hosts, through which others go
 	var wg sync.WaitGroup
 	if o.again {
 		for _, m := range f.machines {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
 )
 
@@ -75,7 +76,7 @@ func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.R
 
 func newDown(out func() output) *cobra.Command {
 	o := &fleetOptions{out: out}
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "down -f FILE",
 		Short: "End a cluster: reset all of its hosts, over SSH",
@@ -94,7 +95,7 @@ answer is reported; run it again when it does.`,
 					return misuse(err)
 				}
 			}
-			return o.within(cmd.Context(), o.runDown)
+			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runDown(ctx, c, force) })
 		},
 	}
 	o.reachFlags(cmd)
@@ -102,18 +103,15 @@ answer is reported; run it again when it does.`,
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document")
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
+	f.BoolVar(&force, "force", false, "reset hosts, too, that are nodes of another cluster, or of another name")
 	o.skipFlag(cmd, phases.Reset())
 	return cmd
 }
 
-func (o *fleetOptions) runDown(ctx context.Context) error {
+func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force bool) error {
 	begin := time.Now()
 	v := newView(o.out())
 	defer v.close()
-	c, err := o.document()
-	if err != nil {
-		return misuse(err)
-	}
 	v.hosts = len(c.Spec.Hosts)
 	f, err := o.connect(ctx, c, "down")
 	if err != nil {
@@ -122,7 +120,7 @@ func (o *fleetOptions) runDown(ctx context.Context) error {
 	defer f.close()
 	u := o.newUp(f, v)
 	c.Default(u.Versions(ctx))
-	if err := u.Down(ctx); err != nil {
+	if err := u.Down(ctx, force); err != nil {
 		return err
 	}
 	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
