@@ -52,13 +52,13 @@ func TestTheAPIOfAnyControlPlaneIsReached(t *testing.T) {
 	var to []string
 	u := led(t, &to)
 	u.Cluster.Spec.ControlPlane.Endpoint = "api.example.org:443"
+	u.Machines[1].Err = errDown
 	if err := u.connect(); err != nil {
 		t.Fatal(err)
 	}
 	if u.api.config.Host != "https://api.example.org:443" {
 		t.Errorf("it is asked for as %s", u.api.config.Host)
 	}
-	u.Machines[1].Err = errDown
 	if err := u.api.Ready(t.Context(), "/readyz"); err == nil {
 		t.Error("nobody is there, and it answers")
 	}

@@ -46,7 +46,7 @@ func (u *Up) Remove(ctx context.Context, names []string, r Removal) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		u.Machines = slices.DeleteFunc(u.Machines, func(other *Machine) bool { return other == m })
+		u.Machines = slices.DeleteFunc(slices.Clone(u.Machines), func(other *Machine) bool { return other == m })
 		delete(u.members, m)
 	}
 	return nil
@@ -289,22 +289,34 @@ func (u *Up) forget(ctx context.Context, gone *Machine) error {
 	u.Cluster = &cluster
 	var g errgroup.Group
 	for _, m := range u.answering() {
-		if m == gone {
+		if m == gone || m.node == "" { // who has not joined yet has nothing to forget
 			continue
 		}
 		g.Go(func() error {
 			t, list := u.target(m)
 			chosen := append(Select(list, "endpoint"), Select(list, "load-balancer")...)
-			if m == u.leader {
-				chosen = append(chosen, Select(list, "upload-config")...)
+			err := Run(ctx, chosen, t, u.skips(chosen))
+			if m == u.leader && err == nil {
+				t.Cluster = u.storedWithout(gone)
+				err = Run(ctx, Select(list, "upload-config"), t, u.skips(Select(list, "upload-config")))
 			}
-			if err := Run(ctx, chosen, t, u.skips(chosen)); err != nil {
+			if err != nil {
 				return fmt.Errorf("%s: %w", m.Node.Name, err)
 			}
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// storedWithout is the document that the cluster holds, not the one that a next up would apply, without a host.
+func (u *Up) storedWithout(gone *Machine) *config.Cluster {
+	stored := *u.Cluster
+	if u.live != nil {
+		stored = *u.live.Cluster
+	}
+	stored.Spec.Hosts = slices.DeleteFunc(slices.Clone(stored.Spec.Hosts), func(n config.Node) bool { return n.Name == gone.Node.Name })
+	return &stored
 }
 
 // Down resets every host that answers, all at once: the cluster ends. Hosts that are not of one and the

@@ -243,7 +243,13 @@ func (u *Up) connect() error {
 	if err != nil {
 		return err
 	}
-	client, err := NewClient(anyOf{u: u}, kubeconfig)
+	any := anyOf{doors: []ownAPI{u.leader.ownAPI(u.Cluster)}}
+	for _, m := range u.answering() {
+		if m != u.leader && u.members[m] {
+			any.doors = append(any.doors, m.ownAPI(u.Cluster))
+		}
+	}
+	client, err := NewClient(any, kubeconfig)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -10,26 +11,21 @@ import (
 	"github.com/kubewright/kubewright/host"
 )
 
-// anyOf reaches the API server of any control plane that has one, the leader's first.
+// anyOf reaches the API server of whichever control plane answers, in this order.
 type anyOf struct {
 	host.Host
-	u *Up
+	doors []ownAPI
 }
 
-func (a anyOf) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := a.u.leader.ownAPI(a.u.Cluster).Dial(ctx, network, addr)
-	for _, m := range a.u.answering() {
-		if err == nil {
-			break
+func (a anyOf) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	for _, d := range a.doors {
+		c, e := d.Dial(ctx, network, addr)
+		if e == nil {
+			return c, nil
 		}
-		if m != a.u.leader && a.u.members[m] {
-			var e error
-			if conn, e = m.ownAPI(a.u.Cluster).Dial(ctx, network, addr); e == nil {
-				err = nil
-			}
-		}
+		err = cmp.Or(err, e)
 	}
-	return conn, err
+	return nil, err
 }
 
 // etcd is the cluster's, asked from the leader: at the addresses of the members that are known, as an

@@ -16,10 +16,10 @@ import (
 // closed it, too, and OpenSSH does not as long as the program runs. So a shell's streams have a
 // goroutine each, which ends when the server agrees or the connection ends; whoever waits here goes at once.
 
-// stream is what comes from a shell, or from sudo before.
 // maxQuoted bounds what an error quotes.
 const maxQuoted = 2 << 10
 
+// stream is what comes from a shell, or from sudo before.
 type stream struct {
 	*link
 	ctx  context.Context // of the shell
