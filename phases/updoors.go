@@ -39,6 +39,7 @@ func (u *Up) ready(ctx context.Context, restarts string) error {
 	limit := u.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration
 	if restarts != "" {
 		limit = 10 * time.Second
+		u.settle(ctx, restarts)
 	}
 	return until(ctx, limit, "the control planes", func(ctx context.Context) error {
 		if err := u.voters(ctx, restarts); err != nil {
