@@ -2,11 +2,14 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
@@ -103,6 +106,49 @@ func (t *Target) takeTurn(ctx context.Context, restarts []host.File) error {
 		}
 	}
 	return nil
+}
+
+// settling bounds the wait for a kubelet that may be what is to be mended.
+const settling = 15 * time.Second
+
+// settle waits until the kubelet of a control plane has mounted what the pods need that it found when it
+// was started. A static pod whose manifest changes sooner runs on for two minutes: the kubelet waits for
+// volumes that it has forgotten with the old manifest, and only then ends the old pod.
+func (u *Up) settle(ctx context.Context, name string) {
+	i := slices.IndexFunc(u.Machines, func(m *Machine) bool { return m.Node.Name == name })
+	if i < 0 {
+		return
+	}
+	client, err := u.clientOn(u.Machines[i])
+	if err != nil {
+		return
+	}
+	until(ctx, settling, "the kubelet's volumes", func(ctx context.Context) error {
+		metrics, err := client.get(ctx, "/api/v1/nodes/"+name+"/proxy/metrics")
+		if err == nil && !mounted(metrics) {
+			err = errors.New("it has not mounted all that it wants to")
+		}
+		return err
+	})
+}
+
+var volumes = regexp.MustCompile(`(?m)^volume_manager_total_volumes\{plugin_name="([^"]+)",state="(actual|desired)_state_of_world"\} (\S+)$`)
+
+// mounted tells by a kubelet's metrics whether it has all volumes that it wants, and wants some.
+func mounted(metrics string) bool {
+	wanted := map[string]string{}
+	found := volumes.FindAllStringSubmatch(metrics, -1)
+	for _, m := range found {
+		if m[2] == "desired" {
+			wanted[m[1]] = m[3]
+		}
+	}
+	for _, m := range found {
+		if m[2] == "actual" && wanted[m[1]] == m[3] {
+			delete(wanted, m[1])
+		}
+	}
+	return len(found) > 0 && len(wanted) == 0
 }
 
 // remember notes the containers that are about to be replaced.

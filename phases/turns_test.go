@@ -143,6 +143,23 @@ func hookedRun(t *testing.T, h *fakeHost, kind string, hooks config.Hooks) (stri
 	return strings.Join(h.done, "; "), err
 }
 
+func TestAKubeletHasMountedWhatItWants(t *testing.T) {
+	line := func(plugin, state, n string) string {
+		return `volume_manager_total_volumes{plugin_name="` + plugin + `",state="` + state + `_state_of_world"} ` + n + "\n"
+	}
+	for metrics, want := range map[string]bool{
+		"": false, // it has just begun
+		line("kubernetes.io/host-path", "desired", "12"):                                                                                               false,
+		line("kubernetes.io/host-path", "actual", "11") + line("kubernetes.io/host-path", "desired", "12"):                                             false,
+		line("kubernetes.io/host-path", "actual", "12") + line("kubernetes.io/host-path", "desired", "12"):                                             true,
+		line("kubernetes.io/host-path", "actual", "12") + line("kubernetes.io/host-path", "desired", "12") + line("kubernetes.io/csi", "desired", "1"): false,
+	} {
+		if mounted(metrics) != want {
+			t.Errorf("not %v for\n%s", want, metrics)
+		}
+	}
+}
+
 func TestHooksRunOnceBeforeAndAfter(t *testing.T) {
 	all := config.Hooks{BeforeInit: []string{"bi"}, AfterInit: []string{"ai"}, BeforeJoin: []string{"bj"}, AfterJoin: []string{"aj", "aj2"}, BeforeReset: []string{"br"}, AfterReset: []string{"ar"}}
 	for kind, want := range map[string][2]string{

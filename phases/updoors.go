@@ -63,6 +63,7 @@ func (u *Up) etcd() (*EtcdClient, error) {
 // that were well before.
 func (u *Up) ready(ctx context.Context, restarts string) error {
 	if restarts != "" {
+		u.settle(ctx, restarts)
 		return until(ctx, 10*time.Second, "the control planes", func(ctx context.Context) error { return u.mayRestart(ctx, restarts) })
 	}
 	limit := u.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration
