@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ type Up struct {
 	Machines []*Machine // all hosts of the document, in its order
 	// Only these hosts are changed, by name; empty: all.
 	Only        []string
-	Concurrency int // hosts that are changed at a time; 0: all
+	Concurrency int // hosts that are changed at a time; 0: AtATime
 	Bundle      *bundle.Bundle
 	Patches     manifests.Patches
 	Ignore      []string
@@ -282,10 +283,7 @@ func (u *Up) Run(ctx context.Context) error {
 		u.turns = NewTurns(len(u.Machines), u.ready)
 	}
 	u.ended, u.uploads = make(chan struct{}), make(chan struct{}, uploads)
-	places := make(chan struct{}, max(1, len(u.Machines)))
-	if u.Concurrency > 0 {
-		places = make(chan struct{}, u.Concurrency)
-	}
+	places := make(chan struct{}, cmp.Or(u.Concurrency, AtATime))
 	var mu sync.Mutex
 	failures := map[*Machine]error{}
 	var wg sync.WaitGroup
@@ -377,6 +375,7 @@ func (u *Up) preflight(ctx context.Context) error {
 	var mu sync.Mutex
 	var all *multierror.Error
 	var g errgroup.Group
+	g.SetLimit(AtATime)
 	for _, m := range u.answering() {
 		if !u.chosen(m) {
 			continue

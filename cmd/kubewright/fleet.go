@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the hosts lack is downloaded")
 	o.artifactOptions.flags(f)
 	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
-	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are changed at a time (default: all)")
+	f.IntVar(&o.concurrency, "concurrency", phases.AtATime, "hosts that are changed at a time")
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	must(cmd.MarkFlagDirname("cache-dir"))
@@ -109,6 +110,9 @@ func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (cont
 		return nil, nil, nil, misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
+	if v.hosts > 100 { // what each of them takes adds up: rather some more work than twice the memory
+		debug.SetGCPercent(25)
+	}
 	ctx, f, err := o.connect(ctx, c, command)
 	if err != nil {
 		return nil, nil, nil, err
@@ -179,14 +183,12 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 			f.closers = append(f.closers, func() { h.Close() })
 		}
 	}
-	var wg sync.WaitGroup
+	var recalls errgroup.Group
 	if o.again {
-		for _, m := range f.machines {
-			wg.Go(func() { m.Recall(ctx) })
-		}
+		recalls.Go(func() error { return f.each(func(m *phases.Machine) error { m.Recall(ctx); return nil }) })
 	}
 	ctx, err = f.lock(ctx, command)
-	wg.Wait()
+	recalls.Wait()
 	if err == nil && !o.tolerant {
 		err = f.refusals()
 	}
@@ -194,10 +196,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		f.close()
 		return nil, nil, err
 	}
-	for _, m := range f.machines {
-		wg.Go(func() { m.Observe(ctx, c) })
-	}
-	wg.Wait()
+	phases.Observe(ctx, c, f.machines)
 	return ctx, f, ctx.Err()
 }
 
@@ -225,24 +224,29 @@ func (f *fleet) lock(ctx context.Context, command string) (context.Context, erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	f.closers = append(f.closers, func() { cancel(nil) })
 	var mu sync.Mutex
-	var g errgroup.Group
-	for _, m := range f.machines {
-		if m.Err != nil {
-			continue
+	return ctx, f.each(func(m *phases.Machine) error {
+		held, release, err := m.Host.Lock(ctx, command)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.Node.Name, err)
 		}
-		g.Go(func() error {
-			held, release, err := m.Host.Lock(ctx, command)
-			if err != nil {
-				return fmt.Errorf("%s: %w", m.Node.Name, err)
-			}
-			context.AfterFunc(held, func() { cancel(fmt.Errorf("%s: %w", m.Node.Name, context.Cause(held))) })
-			mu.Lock()
-			defer mu.Unlock()
-			f.closers = append([]func(){release}, f.closers...)
-			return nil
-		})
+		context.AfterFunc(held, func() { cancel(fmt.Errorf("%s: %w", m.Node.Name, context.Cause(held))) })
+		mu.Lock()
+		defer mu.Unlock()
+		f.closers = append([]func(){release}, f.closers...)
+		return nil
+	})
+}
+
+// each does something to all machines that answer, some at a time.
+func (f *fleet) each(do func(*phases.Machine) error) error {
+	var g errgroup.Group
+	g.SetLimit(phases.AtATime)
+	for _, m := range f.machines {
+		if m.Err == nil {
+			g.Go(func() error { return do(m) })
+		}
 	}
-	return ctx, g.Wait()
+	return g.Wait()
 }
 
 // ask asks a person at the terminal, who sees nothing of what they type.
