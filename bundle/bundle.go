@@ -33,6 +33,8 @@ type Bundle struct {
 	good   sync.Map // blobs that Verify has read: many hosts ask for the same at once
 	images sync.Map // contents, by digest
 	room   *semaphore.Weighted
+	text   sync.Once
+	lines  string
 }
 
 // Open reads and validates the lock of the bundle in dir. It reads no blob: see Verify.
@@ -74,6 +76,12 @@ func (b *Bundle) check(ctx context.Context, x blob, read func(int)) error {
 
 // Lock is what the bundle's own lock says.
 func (b *Bundle) Lock() Lock { return b.lock }
+
+// LockText is the lock's YAML, made once for all hosts.
+func (b *Bundle) LockText() string {
+	b.text.Do(func() { b.lines = string(b.lock.Bytes()) })
+	return b.lines
+}
 
 // Remote tells that blobs may have to be fetched first: see Fetch.
 func (b *Bundle) Remote() bool { return b.remote != nil }

@@ -132,8 +132,8 @@ func (b *Bundle) Absent(ctx context.Context, dial Dialer, wanted []Artifact) (ab
 
 func connect(dial Dialer) (*client.Client, error) {
 	conn, err := grpc.NewClient("passthrough:///containerd",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),         // a unix socket, or one through SSH
-		grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true), // there may be many
+		grpc.WithTransportCredentials(insecure.NewCredentials()),                                           // a unix socket, or one through SSH
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(16<<10), grpc.WithSharedWriteBuffer(true), // there may be many
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)

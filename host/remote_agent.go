@@ -25,7 +25,7 @@ func program(shell, run string) string {
 // agent is a shell on the machine that does what it is asked.
 type agent struct {
 	pipe     *Pipe
-	out, err <-chan answer
+	out, err *answers
 	broken   bool // its input or output is out of step
 }
 
@@ -42,7 +42,7 @@ func startAgent(ctx context.Context, t Transport, shell, run string) (*agent, er
 		return nil, err
 	}
 	nonce := rand.Text()
-	a := &agent{pipe: pipe, out: answers(pipe.Out, nonce), err: answers(pipe.Err, nonce)}
+	a := &agent{pipe: pipe, out: newAnswers(pipe.Out, nonce), err: newAnswers(pipe.Err, nonce)}
 	if _, err := io.WriteString(pipe.In, nonce+"\n"); err != nil {
 		pipe.Close()
 		return nil, a.ended(err)
@@ -50,49 +50,54 @@ func startAgent(ctx context.Context, t Transport, shell, run string) (*agent, er
 	return a, nil
 }
 
-// answers reads until the output ends.
-func answers(r io.Reader, nonce string) <-chan answer {
-	to := make(chan answer, 2)
-	go func() {
-		defer close(to)
-		mark := []byte("\n" + nonce + " ")
-		var buffer []byte
-		var ended error
-		for looked := 0; ; {
-			if i := bytes.Index(buffer[looked:], mark); i >= 0 {
-				looked += i
-				if line, next, whole := bytes.Cut(buffer[looked+len(mark):], []byte("\n")); whole {
-					code, err := strconv.Atoi(string(line))
-					to <- answer{bytes.Clone(buffer[:looked]), code, err}
-					buffer, looked = bytes.Clone(next), 0
-					continue
+// answers are those on one output.
+type answers struct {
+	from   io.Reader
+	mark   []byte // what ends each, before the exit code
+	buffer []byte // what comes after the last one
+	ended  error
+}
+
+func newAnswers(r io.Reader, nonce string) *answers {
+	return &answers{from: r, mark: []byte("\n" + nonce + " ")}
+}
+
+// next waits for the next one.
+func (a *answers) next() answer {
+	buffer := a.buffer
+	a.buffer = nil
+	for looked := 0; ; {
+		if i := bytes.Index(buffer[looked:], a.mark); i >= 0 {
+			looked += i
+			if line, next, whole := bytes.Cut(buffer[looked+len(a.mark):], []byte("\n")); whole {
+				if len(next) > 0 {
+					a.buffer = bytes.Clone(next)
 				}
-			} else {
-				looked = max(0, len(buffer)-len(mark)+1)
+				code, err := strconv.Atoi(string(line))
+				return answer{bytes.Clone(buffer[:looked]), code, err}
 			}
-			if ended != nil {
-				to <- answer{buffer, 0, ended}
-				return
-			}
-			if len(buffer) == cap(buffer) { // most answers are short, and many machines may be asked
-				buffer = append(make([]byte, 0, 4*len(buffer)+2<<10), buffer...)
-			}
-			var n int
-			n, ended = r.Read(buffer[len(buffer):cap(buffer)])
-			buffer = buffer[:len(buffer)+n]
+		} else {
+			looked = max(0, len(buffer)-len(a.mark)+1)
 		}
-	}()
-	return to
+		if a.ended != nil {
+			return answer{buffer, 0, a.ended}
+		}
+		if len(buffer) == cap(buffer) { // most answers are short
+			buffer = append(make([]byte, 0, 4*len(buffer)+2<<10), buffer...)
+		}
+		var n int
+		n, a.ended = a.from.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+	}
 }
 
 // next waits for the answer to the next operation.
 func (a *agent) next() (Output, int, error) {
-	out, more := <-a.out
-	aside := <-a.err
-	switch {
-	case !more:
-		return Output{}, 0, a.ended(io.EOF)
-	case out.err != nil || aside.err != nil:
+	asides := make(chan answer, 1)
+	go func() { asides <- a.err.next() }()
+	out := a.out.next()
+	aside := <-asides
+	if out.err != nil || aside.err != nil {
 		a.broken = true
 		err := out.err
 		if err == nil || err == io.EOF && aside.err != nil {

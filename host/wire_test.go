@@ -51,13 +51,13 @@ func TestAnswersAreFoundInWhateverIsPrinted(t *testing.T) {
 	}
 	wire.WriteString("rest")
 	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(wire.Bytes()), "in pieces": &pieces{wire.Bytes()}} {
-		got := answers(r, "NONCE")
+		got := newAnswers(r, "NONCE")
 		for i, p := range printed {
-			if a := <-got; string(a.printed) != p || a.code != i || a.err != nil {
+			if a := got.next(); string(a.printed) != p || a.code != i || a.err != nil {
 				t.Errorf("%s: %.20q: %.20q, %d, %v", name, p, a.printed, a.code, a.err)
 			}
 		}
-		if a := <-got; string(a.printed) != "rest" || a.err != io.EOF {
+		if a := got.next(); string(a.printed) != "rest" || a.err != io.EOF {
 			t.Errorf("%s: at the end %q, %v", name, a.printed, a.err)
 		}
 	}

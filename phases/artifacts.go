@@ -120,7 +120,7 @@ func (t *Target) noteLock(ctx context.Context) error {
 	if t.Bundle == nil {
 		return nil
 	}
-	lock := string(t.Bundle.Lock().Bytes())
+	lock := t.Bundle.LockText()
 	if t.Journal.Lock() == lock {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/kubewright/kubewright/host"
 )
@@ -125,6 +126,9 @@ func (j *Journal) note(s Step) {
 		j.phases = append(j.phases, s)
 	case aCommand, aMember:
 	default:
+		if s.Kind == aLock {
+			s.After = unique.Make(s.After).Value() // all hosts have the same
+		}
 		if s.Kind == aFile {
 			j.writes[s.Name] = j.seq
 		}

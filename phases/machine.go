@@ -73,6 +73,23 @@ func (m *Machine) within(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop(); cancel(nil) }
 }
 
+// Observe looks at machines, at some at a time. What it finds in the way of that becomes their Err.
+func Observe(ctx context.Context, c *config.Cluster, machines []*Machine) {
+	var g errgroup.Group
+	g.SetLimit(AtATime)
+	for _, m := range machines {
+		g.Go(func() error {
+			m.Observe(ctx, c)
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+// AtATime is how many hosts are worked on at a time, where nobody says otherwise: more of them wait
+// for processor and line, and take memory meanwhile.
+const AtATime = 200
+
 // Observe looks at a machine. What it finds in the way of that becomes its Err.
 func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
 	if m.Err != nil {
@@ -80,6 +97,7 @@ func (m *Machine) Observe(ctx context.Context, c *config.Cluster) {
 	}
 	if h, ok := m.Host.(foreseeing); ok {
 		h.Prefetch(ctx, m.reads) // if it fails, so does what comes now
+		m.reads = nil
 	}
 	m.Err = m.observe(ctx, c)
 }

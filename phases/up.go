@@ -34,7 +34,7 @@ type Up struct {
 	Machines []*Machine // all hosts of the document, in its order
 	// Only these hosts are changed, by name; empty: all.
 	Only        []string
-	Concurrency int // hosts that are changed at a time; 0: all
+	Concurrency int // hosts that are changed at a time; 0: AtATime
 	Bundle      *bundle.Bundle
 	Patches     manifests.Patches
 	Ignore      []string

@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -24,10 +25,7 @@ func (u *Up) Run(ctx context.Context) error {
 	ctx, end := u.whileReached(ctx)
 	defer end()
 	u.ended, u.moved, u.uploads = make(chan struct{}), make(chan struct{}), make(chan struct{}, uploads)
-	places := make(chan struct{}, max(1, len(u.Machines)))
-	if u.Concurrency > 0 {
-		places = make(chan struct{}, u.Concurrency)
-	}
+	places := make(chan struct{}, cmp.Or(u.Concurrency, AtATime))
 	var mu sync.Mutex
 	failures := map[*Machine]error{}
 	var wg sync.WaitGroup
@@ -185,6 +183,7 @@ func (u *Up) preflight(ctx context.Context) error {
 	var mu sync.Mutex
 	var all *multierror.Error
 	var g errgroup.Group
+	g.SetLimit(AtATime)
 	for _, m := range u.answering() {
 		if !u.chosen(m) {
 			continue

@@ -2,7 +2,8 @@ package providers
 
 import (
 	"context"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -11,14 +12,15 @@ import (
 )
 
 // Hosts are the machines that a document lists. They are there, and reached over SSH; all
-// are connected to at once. One that cannot be reached says why in its Err.
+// are connected to, at some at a time. One that cannot be reached says why in its Err.
 func Hosts(ctx context.Context, c *config.Cluster, client *ssh.Client) []*phases.Machine {
 	machines := make([]*phases.Machine, len(c.Spec.Hosts))
-	var wg sync.WaitGroup
+	var g errgroup.Group
+	g.SetLimit(phases.AtATime)
 	for i, n := range c.Spec.Hosts {
 		m := &phases.Machine{Node: n}
 		machines[i] = m
-		wg.Go(func() {
+		g.Go(func() error {
 			var to config.SSH
 			if n.SSH != nil {
 				to = *n.SSH
@@ -29,11 +31,12 @@ func Hosts(ctx context.Context, c *config.Cluster, client *ssh.Client) []*phases
 			t, err := client.Connect(ctx, n.Name, to)
 			if err != nil {
 				m.Err = err
-				return
+				return nil
 			}
 			m.Host = host.NewRemote(t)
+			return nil
 		})
 	}
-	wg.Wait()
+	g.Wait()
 	return machines
 }

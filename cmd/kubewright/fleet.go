@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -68,7 +69,7 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the hosts lack is downloaded")
 	o.artifactOptions.flags(f)
 	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
-	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are changed at a time (default: all)")
+	f.IntVar(&o.concurrency, "concurrency", phases.AtATime, "hosts that are changed at a time")
 	o.skipFlag(cmd, list)
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
 	must(cmd.MarkFlagDirname("cache-dir"))
@@ -84,7 +85,8 @@ func (o *fleetOptions) skipFlag(cmd *cobra.Command, list []phases.Phase) {
 type fleet struct {
 	cluster  *config.Cluster
 	machines []*phases.Machine
-	locks    []func() // each gives one back
+	locks    []func()                  // each gives one back
+	lost     map[*phases.Machine]error // that could not be locked, for another reason than somebody else's lock
 	links    []io.Closer
 	client   io.Closer
 }
@@ -121,6 +123,9 @@ func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fle
 		return nil, nil, misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
+	if v.hosts > 100 { // what each of them takes adds up: rather some more work than twice the memory
+		debug.SetGCPercent(25)
+	}
 	f, err := o.connect(ctx, c, command)
 	if err != nil {
 		return nil, nil, err
@@ -185,25 +190,23 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	if err != nil {
 		return nil, misuse(err)
 	}
-	f := &fleet{cluster: c, client: client, machines: providers.Hosts(ctx, c, client)}
+	f := &fleet{cluster: c, client: client, lost: map[*phases.Machine]error{}, machines: providers.Hosts(ctx, c, client)}
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
 			f.links = append(f.links, h)
 		}
 	}
-	var wg sync.WaitGroup
+	var recalls errgroup.Group
 	if o.again {
-		for _, m := range f.machines {
-			wg.Go(func() { m.Recall(ctx) })
-		}
+		recalls.Go(func() error { return f.each(func(m *phases.Machine) error { m.Recall(ctx); return nil }) })
 	}
 	err = f.lock(ctx, command)
-	wg.Wait()
+	recalls.Wait()
+	for m, why := range f.lost {
+		m.Err = why
+	}
 	if err == nil {
-		for _, m := range f.machines {
-			wg.Go(func() { m.Observe(ctx, c) })
-		}
-		wg.Wait()
+		phases.Observe(ctx, c, f.machines)
 		err = ctx.Err()
 	}
 	if err == nil && !o.tolerant {
@@ -238,26 +241,31 @@ func (f *fleet) lock(ctx context.Context, command string) error {
 		return nil
 	}
 	var mu sync.Mutex
-	var g errgroup.Group
-	for _, m := range f.machines {
-		if m.Err != nil {
-			continue
+	return f.each(func(m *phases.Machine) error {
+		held, release, err := m.Host.Lock(ctx, command)
+		var other *host.LockedError
+		if errors.As(err, &other) {
+			return fmt.Errorf("%s: %w", m.Node.Name, err)
 		}
-		g.Go(func() error {
-			held, release, err := m.Host.Lock(ctx, command)
-			var other *host.LockedError
-			if errors.As(err, &other) {
-				return fmt.Errorf("%s: %w", m.Node.Name, err)
-			}
-			if m.Err = err; err != nil {
-				return nil
-			}
-			m.Lease = held
-			mu.Lock()
-			defer mu.Unlock()
-			f.locks = append(f.locks, release)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			f.lost[m] = err
 			return nil
-		})
+		}
+		m.Lease, f.locks = held, append(f.locks, release)
+		return nil
+	})
+}
+
+// each does something to all machines that answer, some at a time.
+func (f *fleet) each(do func(*phases.Machine) error) error {
+	var g errgroup.Group
+	g.SetLimit(phases.AtATime)
+	for _, m := range f.machines {
+		if m.Err == nil {
+			g.Go(func() error { return do(m) })
+		}
 	}
 	return g.Wait()
 }

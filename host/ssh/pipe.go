@@ -78,6 +78,9 @@ func (s *stream) Read(b []byte) (int, error) {
 		return 0, s.err
 	}
 	n, _ := s.buf.Read(b)
+	if s.buf.Len() == 0 && s.buf.Cap() > 4<<10 { // the next answer is likely to be shorter
+		s.buf = bytes.Buffer{}
+	}
 	s.moved.Broadcast()
 	return n, nil
 }
@@ -211,7 +214,7 @@ func newInput(l *link, ctx context.Context, channel ssh.Channel) *input {
 
 // Write is for one goroutine at a time.
 func (i *input) Write(b []byte) (n int, err error) {
-	for part := range slices.Chunk(b, 256<<10) {
+	for part := range slices.Chunk(b, 16<<10) { // the library keeps buffers as large as the largest for each connection
 		part = bytes.Clone(part) // the caller may use its own again, though this one hangs
 		select {
 		case i.ask <- part:
