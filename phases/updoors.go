@@ -3,7 +3,9 @@ package phases
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
@@ -85,4 +87,22 @@ func (u *Up) voters(ctx context.Context, restarts string) error {
 		return fmt.Errorf("etcd on %s does not answer", strings.Join(down, ", "))
 	}
 	return fmt.Errorf("of %d members of etcd %s does not answer: if %s were restarted now, there would be no majority; bring that up first, or remove it", voters, strings.Join(down, ", "), restarts)
+}
+
+// get is what the server has at a path that is no object's.
+func (c *Client) get(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s%s says %s: %s", c.server, path, resp.Status, failing(string(body)))
+	}
+	return string(body), err
 }
