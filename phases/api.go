@@ -127,24 +127,6 @@ func (c *Client) Ready(ctx context.Context, path string) error {
 	return nil
 }
 
-// get is what the server has at a path that is no object's.
-func (c *Client) get(ctx context.Context, path string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s%s says %s: %s", c.server, path, resp.Status, failing(string(body)))
-	}
-	return string(body), err
-}
-
 // failing keeps the lines of a health report that name what is not healthy.
 func failing(report string) string {
 	var bad []string

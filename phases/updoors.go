@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
@@ -159,4 +161,22 @@ func (u *Up) majorityWithout(ctx context.Context, name string) error {
 // keepsMajority tells whether one more may go away for a moment.
 func keepsMajority(voters, down int) bool {
 	return down == 0 && voters < 3 || voters-down-1 >= voters/2+1
+}
+
+// get is what the server has at a path that is no object's.
+func (c *Client) get(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s%s says %s: %s", c.server, path, resp.Status, failing(string(body)))
+	}
+	return string(body), err
 }
