@@ -194,8 +194,10 @@ func (r *Remote) dialAhead(ctx context.Context, read Read) {
 		if err == nil {
 			time.AfterFunc(idle, func() { // nobody came
 				select {
-				case late := <-made:
-					late.Close()
+				case late, there := <-made: // closed, where somebody came
+					if there {
+						late.Close()
+					}
 				default:
 				}
 			})

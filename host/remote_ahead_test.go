@@ -1,14 +1,19 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestWhatTheRunBeforeReadIsAskedAtOnce(t *testing.T) {
@@ -93,5 +98,35 @@ func TestWhatTheRunBeforeReadIsAskedAtOnce(t *testing.T) {
 		if err := r.Prefetch(t.Context(), []Read{bad}); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
+	}
+}
+
+// pipes is a transport that dials one end of a pipe.
+type pipes struct {
+	Transport
+	there []net.Conn
+}
+
+func (p *pipes) Dial(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	p.there = append(p.there, there)
+	return here, nil
+}
+
+func TestAConnectionMadeAheadIsClosedOnlyWhereNobodyCame(t *testing.T) {
+	for _, somebody := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &pipes{}
+			r := NewRemote(p)
+			r.dialAhead(t.Context(), Read{"dial", "tcp", "192.0.2.1:1"})
+			if somebody && r.dialled(t.Context(), "tcp", "192.0.2.1:1") == nil {
+				t.Error("there was no connection")
+			}
+			time.Sleep(2 * idle) // on the clock of the bubble
+			p.there[0].SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := p.there[0].Read(make([]byte, 1)); (err == io.EOF) == somebody {
+				t.Errorf("somebody came: %t, and it ended with %v", somebody, err)
+			}
+		})
 	}
 }
