@@ -142,7 +142,7 @@ func (s *supply) fill(ctx context.Context, t *testing.T, l *lab.Lab) (tool, docu
 // from there to a host without any network; and, beside it, straight to hosts that reach the mirror.
 func TestArtifacts(t *testing.T) {
 	t.Parallel()
-	ctx, l := needLab(t, 6*time.Minute)
+	ctx, l := needLab(t, 10*time.Minute)
 	s := newSupply(ctx, t, l)
 	tool, document := s.fill(ctx, t, l)
 	file := filepath.Join(s.dir, "kubernetes.tar.zst")

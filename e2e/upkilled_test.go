@@ -74,13 +74,13 @@ func TestUpKilled(t *testing.T) {
 // line came and went.
 var (
 	atBoot    = regexp.MustCompile(`(?m)^(/etc/hosts|/etc/hostname|/etc/resolv.conf|/home/ops/.ssh/authorized_keys) (.*) \S+$`)
-	nameports = regexp.MustCompile(`127\.0\.0\.11:\d+`)
+	nameports = regexp.MustCompile(`(127\.0\.0\.11:|sport )\d+`)
 )
 
 // remains is the listing of a host that may have lost its power.
 func remains(ctx context.Context, t *testing.T, h *lab.Host) string {
 	t.Helper()
-	return nameports.ReplaceAllString(atBoot.ReplaceAllString(listing(ctx, t, h), "$1 $2"), "127.0.0.11:PORT")
+	return nameports.ReplaceAllString(atBoot.ReplaceAllString(listing(ctx, t, h), "$1 $2"), "${1}PORT")
 }
 
 // TestSoakUp kills up at least twenty times, up to five times in the life of a cluster.
