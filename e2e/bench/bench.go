@@ -31,12 +31,15 @@ type figure struct {
 // Figures in the order in which they run. Later ones join the list. detail hears the values that one is made of.
 func figures(detail func(format string, args ...any)) []figure {
 	bundleMemory := func(ctx context.Context, l *lab.Lab) (float64, error) { return BundleMemory(ctx, l, 0, detail) }
+	fan := &fanout{detail: detail}
 	return []figure{
 		{"init", "init on a prepared host, from exec to exit; peer: kubeadm init", 0.85, "s", kubewrightInit, kubeadmInit},
 		{"cluster", "1+2 on prepared hosts, until all nodes are Ready and DNS answers from a pod on each worker; peer: kubeadm init, apply flannel, both joins at once", 0.40, "s", kubewrightCluster, kubeadmCluster},
 		{"noop", "init where all is done, with a bundle", 1, "s", noop, nil},
 		{"ssh", "1+2 over SSH from bare hosts, the bundle on the operator's side, until all nodes are Ready and DNS answers from a pod on each worker; peer: peer.sh", 0.60, "s", kubewrightSSH, kubeadmSSH},
 		{"noop-up", "up on a 1+2 cluster where all is done", 2, "s", noopUp, nil},
+		{"fanout", "up --prepare on 1,000 simulated hosts behind lines of 50 ms, on artifacts of 64 KiB", 60, "s", fan.seconds, nil},
+		{"fanout-memory", "the operator's peak memory in those runs", 500, "MB", fan.megabytes, nil},
 		{"import", "a control plane's images into a containerd that runs and has none, all of them unpacked at the end; peer: ctr images import of the same images in one tar", 0.6, "s", kubewrightImport, ctrImport},
 		{"memory", "peak memory of init with a bundle on a bare host", 120, "MB", initMemory, nil},
 		{"bundle", "peak memory of the largest of bundle create, from a mirror with nothing in the cache, bundle verify and the unpacking of that file", BundleLimit, "MB", bundleMemory, nil},
