@@ -45,16 +45,23 @@ func NewRemote(t Transport) *Remote {
 // requests, however many there are in it. Those of the transport, and signs of life, do not count.
 func (r *Remote) RoundTrips() int64 { return r.trips.Load() }
 
-// Close ends all that runs there in a shell of this Remote, once it notices.
-func (r *Remote) Close() error {
+// Rest ends the shells that have nothing to do, and forgets what was asked ahead: for a machine of
+// many that little will be asked from now on. Whoever asks starts a new one.
+func (r *Remote) Rest() {
 	r.mu.Lock()
 	idle := r.idle
 	r.idle = nil
 	r.forgetDials()
+	r.ahead = ahead{}
 	r.mu.Unlock()
 	for _, a := range idle {
 		a.pipe.Close()
 	}
+}
+
+// Close ends all that runs there in a shell of this Remote, once it notices.
+func (r *Remote) Close() error {
+	r.Rest()
 	return r.transport.Close()
 }
 

@@ -44,6 +44,7 @@ type foreseeing interface {
 	Recall(ctx context.Context, path string) ([]host.Read, error)
 	Prefetch(ctx context.Context, reads []host.Read) error
 	Remember(ctx context.Context, path string) error
+	Rest()
 }
 
 // Recall finds out what the run before has asked this host, for Observe to ask all of it at once.
@@ -54,10 +55,14 @@ func (m *Machine) Recall(ctx context.Context) {
 	}
 }
 
-// remember is for the next run's Recall. Where nothing of ours is, nothing is left.
-func (m *Machine) remember(ctx context.Context) {
-	if h, ok := m.Host.(foreseeing); ok && !m.Journal.Empty() {
-		h.Remember(ctx, readsPath)
+// rest stores for the next run's Recall what this one has asked, and lets go of what only a machine
+// with more to do needs. Where nothing of ours is, nothing is left.
+func (m *Machine) rest(ctx context.Context) {
+	if h, ok := m.Host.(foreseeing); ok {
+		if !m.Journal.Empty() {
+			h.Remember(ctx, readsPath)
+		}
+		h.Rest()
 	}
 }
 

@@ -53,7 +53,7 @@ func (u *Up) Run(ctx context.Context) error {
 				err = u.turns.done(ctx, m.Node.Name, err)
 			}
 			if err == nil {
-				m.remember(ctx)
+				m.rest(ctx)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -87,7 +87,7 @@ func (u *Up) Run(ctx context.Context) error {
 // of it: its API server is what they will wait for. It returns what is to be done at the end of m's phases.
 func (u *Up) leaderFirst(m *Machine, t *Target) (end func()) {
 	switch {
-	case len(u.members) > 0:
+	case len(u.members) > 0 || u.PrepareOnly: // nobody waits for an API server
 		return func() {}
 	case m != u.leader:
 		t.Move = func(ctx context.Context) error {
