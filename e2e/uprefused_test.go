@@ -38,6 +38,13 @@ func (s *site) refusals() {
 		s.t.Errorf("somebody was let in: before\n%s\nafter\n%s", entries, now)
 	}
 
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-c", "chmod -x /usr/bin/flock /usr/bin/tar")
+	refused([]string{"this machine lacks flock tar: install"})
+	run(s.ctx, s.t, s.members[0].Host, "chmod", "+x", "/usr/bin/flock", "/usr/bin/tar")
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-c", "mv /usr/bin/nproc /usr/bin/.nproc")
+	refused([]string{s.members[0].Name, "[FileExisting-nproc]"})
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-c", "mv /usr/bin/.nproc /usr/bin/nproc")
+
 	// Who only looks may believe new keys, and finds them noted.
 	looked := []string{"--drift=false", "--known-hosts", unknown}
 	s.do(1, "status", append(looked, "--accept-new-host-keys")...)

@@ -205,6 +205,11 @@ uptime() {
 
 agent_lock() {
     lock=$1 run=$2 command=$3 since=$4
+    missing=
+    for tool in flock tar sha256sum truncate grep; do
+        command -v $tool >/dev/null || missing="$missing $tool"
+    done
+    [ -z "$missing" ] || { echo "this machine lacks$missing: install them with its distribution's packages" >&2; return 1; }
     if ! [ -d "${lock%/*}/" ]; then
         mkdir -p -m 0700 -- "${lock%/*}" </dev/null || return
     fi

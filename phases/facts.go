@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os/exec"
 	"path"
 	"regexp"
 	"slices"
@@ -26,7 +27,7 @@ import (
 var BinDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // Commands that the kubelet, kube-proxy, the runtime or we need on a host, or that may be there already.
-var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "iptables", "conntrack", "socat", "ethtool", "nft", "tar", "flock", "sha256sum"}
+var commands = []string{"kubelet", "kubectl", "crictl", "containerd", "runc", "ctr", "systemctl", "modprobe", "mount", "umount", "losetup", "cp", "ip", "nproc", "iptables", "conntrack", "socat", "ethtool", "nft", "tar", "flock", "sha256sum"}
 
 // Directories with further CA certificates, which the API server and the controller
 // manager may need (kubeadm: phases/controlplane/volumes.go).
@@ -107,7 +108,7 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 	g.Go(func() error {
 		out, err := h.Run(ctx, host.Query("nproc"))
 		f.CPUs, _ = strconv.Atoi(strings.TrimSpace(string(out.Stdout)))
-		return err
+		return installed(err)
 	})
 	if err := g.Wait(); err != nil {
 		return f, fmt.Errorf("look at the host: %w", err)
@@ -127,6 +128,14 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 		f.CgroupVersion = 2
 	}
 	return f, nil
+}
+
+// installed forgives a command that is not there: preflight names it, with all else that is missing.
+func installed(err error) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // present asks for all paths at once: over SSH a question is a round trip.
@@ -200,7 +209,7 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, ma
 	outs := make([]host.Output, len(asked))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, argv := range asked {
-		g.Go(func() (err error) { outs[i], err = h.Run(ctx, host.Query(argv...)); return err })
+		g.Go(func() (err error) { outs[i], err = h.Run(ctx, host.Query(argv...)); return installed(err) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, nil, nil, source, err
@@ -214,6 +223,9 @@ func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, ma
 			Bits  int    `json:"prefixlen"`
 			Scope string `json:"scope"`
 		} `json:"addr_info"`
+	}
+	if len(outs[0].Stdout) == 0 {
+		return nil, nil, nil, source, nil
 	}
 	if err := json.Unmarshal(outs[0].Stdout, &links); err != nil {
 		return nil, nil, nil, source, fmt.Errorf("ip -j addr: %w", err)

@@ -40,7 +40,7 @@ func TestFactsOfAHost(t *testing.T) {
 		DefaultIP: netip.MustParseAddr("192.0.2.11"), CPUs: 2, MemoryBytes: 4015504 << 10, CgroupVersion: 2, SwapOn: true, Root: true, Systemd: true, Resolved: true,
 		TrustDirs: []string{"/usr/share/ca-certificates"}, Listening: []uint16{5432, 10250}, Sockets: []string{"unix:///run/containerd/containerd.sock"},
 		Sysctls: map[string]string{"net.ipv4.ip_forward": "0", "net.bridge.bridge-nf-call-iptables": "1"},
-		Commands: map[string]string{"kubelet": "/usr/local/bin/kubelet", "mount": "/usr/bin/mount", "umount": "/usr/bin/umount", "losetup": "/usr/bin/losetup", "cp": "/usr/bin/cp",
+		Commands: map[string]string{"kubelet": "/usr/local/bin/kubelet", "mount": "/usr/bin/mount", "umount": "/usr/bin/umount", "losetup": "/usr/bin/losetup", "cp": "/usr/bin/cp", "nproc": "/usr/bin/nproc",
 			"ip": "/usr/bin/ip", "systemctl": "/usr/bin/systemctl", "modprobe": "/usr/bin/modprobe", "iptables": "/usr/bin/iptables", "ethtool": "/usr/bin/ethtool"},
 		Present: map[string]bool{"/etc/kubernetes/kubelet.conf": true, "/proc/sys/net/bridge/bridge-nf-call-iptables": true, "/proc/sys/net/ipv4/ip_forward": true,
 			"/run/systemd/system": true, "/sys/fs/cgroup/cgroup.controllers": true, "/run/systemd/resolve/resolv.conf": true},

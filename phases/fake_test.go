@@ -76,7 +76,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	} {
 		h.files[path] = text(content)
 	}
-	for _, c := range []string{"mount", "umount", "losetup", "cp", "ip", "systemctl", "modprobe", "iptables", "ethtool"} {
+	for _, c := range []string{"mount", "umount", "losetup", "cp", "ip", "nproc", "systemctl", "modprobe", "iptables", "ethtool"} {
 		h.files["/usr/bin/"+c] = text("")
 	}
 	h.answers = map[string]string{

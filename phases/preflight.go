@@ -205,7 +205,7 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	if local := func(p netip.Prefix) bool { return p.Addr() == n.IP() }; n.Has(config.ControlPlaneRole) && n.IP().IsValid() && len(f.Addresses) > 0 && !slices.ContainsFunc(f.Addresses, local) {
 		add("Address", "%s is not an address of this host, and etcd and the API server have to listen there: see `ip addr`, and name one with --apiserver-advertise-address, or with address under spec.hosts", n.Address)
 	}
-	for _, cmd := range []string{"mount", "umount", "losetup", "cp", "ip", "systemctl"} {
+	for _, cmd := range []string{"mount", "umount", "losetup", "cp", "ip", "nproc", "systemctl"} {
 		if f.Commands[cmd] == "" {
 			add("FileExisting-"+cmd, "%s is not in PATH: install it with your distribution's packages", cmd)
 		}
@@ -225,7 +225,7 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 	}
 	used(10250, "the kubelet", f.Present[pki.KubeletConf])
 	if n.Has(config.ControlPlaneRole) {
-		if f.CPUs < 2 {
+		if f.CPUs < 2 && f.Commands["nproc"] != "" {
 			add("NumCPU", "%d processor, and a control plane needs 2", f.CPUs)
 		}
 		if f.MemoryBytes < 1700<<20 {

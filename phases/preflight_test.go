@@ -72,6 +72,7 @@ func TestPreflightFindings(t *testing.T) {
 
 		"no mount":     {worker, lacks("mount"), []string{"[FileExisting-mount] mount is not in PATH: install it with your distribution's packages"}},
 		"no umount":    {worker, lacks("umount"), []string{"[FileExisting-umount] umount is not in PATH"}},
+		"no nproc":     {worker, lacks("nproc"), []string{"[FileExisting-nproc] nproc is not in PATH"}},
 		"no losetup":   {worker, lacks("losetup"), []string{"[FileExisting-losetup] losetup is not in PATH"}},
 		"no cp":        {worker, lacks("cp"), []string{"[FileExisting-cp] cp is not in PATH"}},
 		"no ip":        {worker, lacks("ip"), []string{"[FileExisting-ip] ip is not in PATH"}},

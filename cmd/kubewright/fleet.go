@@ -1,27 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
-	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
-	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers"
 )
@@ -179,11 +175,11 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 
 // connect reaches all hosts, locks them for a command (empty: who only looks locks nothing) and looks at them.
 func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (*fleet, error) {
-	o.ssh.Ask = ask
+	o.ssh.Ask = func(prompt string) (string, error) { return ask(ctx, prompt) }
 	if o.askSudo {
 		var err error
-		if o.ssh.SudoPassword, err = ask("Password for sudo: "); err != nil {
-			return nil, misuse(err)
+		if o.ssh.SudoPassword, err = ask(ctx, "Password for sudo: "); err != nil {
+			return nil, cmp.Or(ctx.Err(), misuse(err))
 		}
 	}
 	client, err := ssh.New(o.ssh)
@@ -268,123 +264,4 @@ func (f *fleet) each(do func(*phases.Machine) error) error {
 		}
 	}
 	return g.Wait()
-}
-
-// ask asks a person at the terminal, who sees nothing of what they type.
-func ask(prompt string) (string, error) {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil {
-		return "", fmt.Errorf("%s there is no terminal to ask at", strings.TrimSpace(prompt))
-	}
-	defer tty.Close()
-	fmt.Fprint(tty, prompt)
-	b, err := term.ReadPassword(int(tty.Fd()))
-	fmt.Fprintln(tty)
-	return string(b), err
-}
-
-// up makes of a fleet what Up acts on: the document complete, the artifacts found.
-func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, error) {
-	u := o.newUp(f, v)
-	if err := o.apply(&f.cluster.Spec.Artifacts); err != nil {
-		return nil, misuse(err)
-	}
-	versions := u.Versions(ctx)
-	var err error
-	if o.bundle != "" {
-		if u.Bundle, err = o.openFor(ctx, u, v); err != nil {
-			return nil, err
-		}
-		versions = u.Bundle.Lock().Versions(platforms(f.machines)[0])
-		if isURL(o.bundle) {
-			set(&f.cluster.Spec.Artifacts.Mirror, o.bundle)
-		}
-	}
-	f.cluster.Default(versions)
-	phases.Complete(f.cluster, f.machines, u.Live(ctx))
-	if err := f.cluster.Validate(); err != nil {
-		return nil, misuse(fmt.Errorf("%s is not valid: %w", o.file, err))
-	}
-	if p := f.cluster.Spec.Patches; p != "" {
-		if u.Patches, err = manifests.LoadPatches(os.DirFS(p)); err != nil {
-			return nil, misuse(fmt.Errorf("spec.patches: %w", err))
-		}
-	}
-	if u.Bundle == nil && !o.whole && u.Installs() {
-		if u.Bundle, err = o.resolveFor(ctx, u, v); err != nil {
-			return nil, err
-		}
-	}
-	return u, u.Prepare(ctx) // with an error too: who only looks shows what can be seen
-}
-
-func (o *fleetOptions) newUp(f *fleet, v *view) *phases.Up {
-	u := &phases.Up{Cluster: f.cluster, Machines: f.machines, Only: o.only, Concurrency: o.concurrency, Skip: o.skip, PrepareOnly: o.prepare, Report: v.event, Credentials: credentials, Began: time.Now()}
-	for _, name := range o.ignore {
-		u.Ignore = append(u.Ignore, strings.ToLower(name))
-	}
-	return u
-}
-
-// fleetResult is what a command that acts on a whole cluster prints as JSON.
-type fleetResult struct {
-	Kind    string   `json:"kind"`
-	Cluster string   `json:"cluster"`
-	Context string   `json:"context,omitempty"` // in your kubeconfig
-	Hosts   []string `json:"hosts,omitempty"`
-	Changes int      `json:"changes"`
-	Seconds float64  `json:"seconds"`
-}
-
-func (o *fleetOptions) done(v *view, r fleetResult, said string) error {
-	v.close()
-	if o.out() == "json" {
-		v.result(r)
-		return nil
-	}
-	fmt.Printf("\n%s (%d %s in %.1f s).\n", said, r.Changes, plural("change", r.Changes), r.Seconds)
-	if r.Context != "" {
-		fmt.Printf("\n  kubectl --context %s get nodes\n", r.Context)
-	}
-	return nil
-}
-
-// platforms of the machines that answer, linux/amd64, each once.
-func platforms(machines []*phases.Machine) []string {
-	var all []string
-	for _, m := range machines {
-		if m.Err == nil {
-			all = append(all, "linux/"+m.Facts.Machine)
-		}
-	}
-	slices.Sort(all)
-	if all = slices.Compact(all); all == nil {
-		all = []string{"linux/amd64"}
-	}
-	return all
-}
-
-// openFor opens --bundle.
-func (o *fleetOptions) openFor(ctx context.Context, u *phases.Up, v *view) (*bundle.Bundle, error) {
-	if info, err := os.Stat(o.bundle); err == nil && info.IsDir() {
-		return o.open(ctx, o.bundle, nil)
-	}
-	t := &phases.Target{Report: v.event, Node: config.Node{Name: "here"}}
-	err := phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
-		return o.open(ctx, o.bundle, moved)
-	})
-	return t.Bundle, err
-}
-
-// resolveFor finds out what the cluster is made of, where no bundle says: what it was made of
-// before, else what the catalogue has.
-func (o *fleetOptions) resolveFor(ctx context.Context, u *phases.Up, v *view) (*bundle.Bundle, error) {
-	t := &phases.Target{Report: v.event, Node: config.Node{Name: "here"}}
-	err := phases.Acquire(ctx, t, func(ctx context.Context, moved bundle.Moved) (*bundle.Bundle, error) {
-		if l := u.Lock(); l != nil && (o.lock == "" || bundle.IsDigest(o.lock)) {
-			return o.adopt(u.Cluster.Spec.Artifacts, *l)
-		}
-		return o.resolve(ctx, u.Cluster, phases.Images(u.Cluster), platforms(u.Machines), moved)
-	})
-	return t.Bundle, err
 }
