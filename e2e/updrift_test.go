@@ -16,6 +16,7 @@ var drifts = []struct {
 	{"a changed manifest", 0, "sed -i s/--leader-elect=true/--leader-elect=false/ /etc/kubernetes/manifests/kube-scheduler.yaml", "grep -q -e --leader-elect=true /etc/kubernetes/manifests/kube-scheduler.yaml"},
 	{"a missing certificate", 0, "rm /etc/kubernetes/pki/apiserver.crt /etc/kubernetes/pki/apiserver.key", "openssl verify -CAfile /etc/kubernetes/pki/ca.crt /etc/kubernetes/pki/apiserver.crt >/dev/null"},
 	{"a deleted binding", 0, "kubectl --kubeconfig /etc/kubernetes/admin.conf delete clusterrolebinding kubeadm:node-proxier", "kubectl --kubeconfig /etc/kubernetes/admin.conf get clusterrolebinding kubeadm:node-proxier >/dev/null"},
+	{"a tool that is gone", 1, "rm /usr/local/bin/crictl", "test -x /usr/local/bin/crictl"}, // the first of its host
 	{"a stopped kubelet", 1, "systemctl stop kubelet", "systemctl is-active --quiet kubelet"},
 	{"a missing serving certificate", 1, "rm /var/lib/kubelet/pki/kubelet.crt /var/lib/kubelet/pki/kubelet.key", "openssl verify -CAfile /etc/kubernetes/pki/ca.crt /var/lib/kubelet/pki/kubelet.crt >/dev/null"},
 	{"a deleted load balancer", 1, "rm /etc/kubernetes/manifests/kube-haproxy.yaml", "test -s /etc/kubernetes/manifests/kube-haproxy.yaml"},
@@ -32,6 +33,11 @@ func (s *site) driftIsMended() {
 	last := len(drifts) - 1
 	for i := range last {
 		broken(i)
+		if drifts[i].what == "a tool that is gone" {
+			if n := s.status(1)["up-2"].Drift; n == nil || *n == 0 {
+				s.t.Errorf("status does not miss a tool")
+			}
+		}
 	}
 	for name, h := range s.status(1) {
 		if h.Drift == nil || *h.Drift == 0 || h.Well() {
