@@ -65,6 +65,7 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the hosts lack is downloaded")
 	o.artifactOptions.flags(f)
 	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
+	must(cmd.RegisterFlagCompletionFunc("only", o.hostNames))
 	f.IntVar(&o.concurrency, "concurrency", phases.AtATime, "hosts that are changed at a time")
 	o.skipFlag(cmd, list)
 	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "preflight checks whose failures are only shown, or all")
@@ -213,6 +214,18 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		return nil, err
 	}
 	return f, nil
+}
+
+// hostNames completes names of the document's hosts.
+func (o *fleetOptions) hostNames(*cobra.Command, []string, string) (names []string, _ cobra.ShellCompDirective) {
+	if o.file != "" && o.file != "-" {
+		if c, err := o.document(); err == nil {
+			for _, n := range c.Spec.Hosts {
+				names = append(names, n.Name)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // refusals are errors that are no accident: a host key that nobody knows, a wrong password.

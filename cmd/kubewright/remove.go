@@ -20,7 +20,7 @@ func newRemove(out func() output) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "remove -f FILE HOST...",
-		Short: "Take hosts out of a cluster, over SSH",
+		Short: "Take hosts out of a cluster, over SSH", ValidArgsFunction: o.hostNames,
 		Long: `Take hosts out of a cluster: pods are evicted, a control plane leaves etcd while that keeps its
 majority (else this is refused), the Node is deleted, and the host is brought back to what it was
 before. What lists the control planes on other hosts is written anew. A host that is gone is taken
