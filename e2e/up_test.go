@@ -129,6 +129,9 @@ func (s *site) down() {
 		s.t.Errorf("down without a terminal said %s", said)
 	}
 	s.do(0, "down", "--yes")
+	if b, err := os.ReadFile(s.Kubeconfig()); err != nil || strings.Contains(string(b), "name: prod") {
+		s.t.Errorf("down left in the operator's kubeconfig %s: %v", b, err)
+	}
 	for _, m := range s.members {
 		if left := run(s.ctx, s.t, m.Host, "sh", "-c", "find /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/lib/kubewright /run/kubewright/lock -type f -size +0 2>/dev/null; grep kubewright /etc/hosts || true"); left != "" {
 			s.t.Errorf("down left on %s:\n%s", m.Name, left)

@@ -160,6 +160,9 @@ its CA shows. The new context becomes the current one. Comments in the file are 
 			}
 			return o.edit(cmd, func(e entries, have *api.Config) (string, error) {
 				name, err := merge(e, have, cluster, m)
+				if other := (*strangerError)(nil); errors.As(err, &other) {
+					err = fmt.Errorf("%w: choose another name with --name, or replace that with --overwrite", err)
+				}
 				if m.keep {
 					return "it has the context " + name, err
 				}

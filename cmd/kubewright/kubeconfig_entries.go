@@ -142,7 +142,7 @@ func merge(e entries, have, from *api.Config, o mergeOptions) (string, error) {
 		name = context.Cluster
 	}
 	if owner := stranger(have, name, cluster); owner != "" && !o.overwrite {
-		return name, fmt.Errorf("it has %s: choose another name with --name, or replace that with --overwrite", owner)
+		return name, &strangerError{owner, name}
 	}
 	single := api.NewConfig()
 	single.Clusters[name], single.AuthInfos[name] = cluster, from.AuthInfos[context.AuthInfo]
@@ -169,6 +169,11 @@ func merge(e entries, have, from *api.Config, o mergeOptions) (string, error) {
 	}
 	return name, nil
 }
+
+// strangerError is a name in a kubeconfig that something of another cluster has.
+type strangerError struct{ owner, name string }
+
+func (e *strangerError) Error() string { return "it has " + e.owner }
 
 // stranger describes what stands under a name and is not of this cluster; empty where nothing does.
 func stranger(have *api.Config, name string, cluster *api.Cluster) string {

@@ -245,6 +245,42 @@ func TestMergeKeepsWhatItsUserHasChosen(t *testing.T) {
 	}
 }
 
+func TestForgetAdminLeavesOtherClusters(t *testing.T) {
+	b := adminConf(t, "192.0.2.1")
+	from, err := source(b, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config")
+	if err := forgetAdmin(t.Context(), path, "prod", nil); err != nil {
+		t.Fatal(err) // there is no file, and none is made
+	}
+	_, err = editKubeconfig(t.Context(), path, time.Second, func(e entries, have *api.Config) error {
+		_, err := merge(e, have, from, mergeOptions{name: "prod"})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := source(adminConf(t, "192.0.2.1"), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ca   *api.Config
+		name string
+		left int
+	}{{other, "prod", 1}, {from, "dev", 1}, {from, "prod", 0}} {
+		if err := forgetAdmin(t.Context(), path, c.name, authority(c.ca.Clusters["kubernetes"])); err != nil {
+			t.Fatal(err)
+		}
+		_, have, err := loadKubeconfig(path)
+		if err != nil || len(have.Clusters) != c.left || len(have.AuthInfos) != c.left {
+			t.Errorf("without %s there are %v: %v", c.name, have.Clusters, err)
+		}
+	}
+}
+
 func reparse(t *testing.T, e entries) (entries, *api.Config) {
 	t.Helper()
 	b, err := yaml.Marshal(e)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/pki"
 )
 
 func newRemove(out func() output) *cobra.Command {
@@ -77,12 +78,13 @@ func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.R
 func newDown(out func() output) *cobra.Command {
 	o := &fleetOptions{out: out}
 	var yes, force bool
+	var kubeconfig string
 	cmd := &cobra.Command{
 		Use:   "down -f FILE",
 		Short: "End a cluster: reset all of its hosts, over SSH",
 		Long: `Reset every host of the document: the cluster ends, with all of its data, and each host is
 brought back to what it was before "kubewright up", as "kubewright reset" does. A host that does not
-answer is reported; run it again when it does.`,
+answer is reported; run it again when it does. The cluster's context leaves your kubeconfig.`,
 		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -95,7 +97,7 @@ answer is reported; run it again when it does.`,
 					return misuse(err)
 				}
 			}
-			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runDown(ctx, c, force) })
+			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runDown(ctx, c, force, kubeconfig) })
 		},
 	}
 	o.reachFlags(cmd)
@@ -103,12 +105,14 @@ answer is reported; run it again when it does.`,
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document")
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
+	f.StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, from which the cluster is taken out (default: $KUBECONFIG, else ~/.kube/config); none: leave it as it is")
+	must(cmd.MarkFlagFilename("kubeconfig"))
 	f.BoolVar(&force, "force", false, "reset hosts, too, that are nodes of another cluster, or of another name")
 	o.skipFlag(cmd, phases.Reset())
 	return cmd
 }
 
-func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force bool) error {
+func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force bool, kubeconfig string) error {
 	begin := time.Now()
 	v := newView(o.out())
 	defer v.close()
@@ -120,8 +124,17 @@ func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force boo
 	defer f.close()
 	u := o.newUp(f, v)
 	c.Default(u.Versions(ctx))
+	var ca []byte // while it is there
+	for _, m := range f.machines {
+		ca = append(ca, m.Existing[pki.CA+".crt"]...)
+	}
 	if err := u.Down(ctx, force); err != nil {
 		return err
+	}
+	if kubeconfig != "none" && len(o.only) == 0 {
+		if err := forgetAdmin(ctx, kubeconfig, c.Metadata.Name, ca); err != nil {
+			return err
+		}
 	}
 	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -112,7 +113,34 @@ func mergeAdmin(ctx context.Context, path string, u *phases.Up) (name string, er
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("the cluster is up, but was not put into your kubeconfig: %w; name another file with --kubeconfig, or none", err)
+		next := "name another file with --kubeconfig, or none"
+		if other := (*strangerError)(nil); errors.As(err, &other) {
+			next = fmt.Sprintf("if that one is no more, take it out with `kubewright kubeconfig remove %s` and run this again; else %s", other.name, next)
+		}
+		return "", fmt.Errorf("the cluster is up, but was not put into your kubeconfig: %w: %s", err, next)
 	}
 	return name, nil
+}
+
+// forgetAdmin takes out of the user's kubeconfig what mergeAdmin has put there, if it trusts that CA.
+func forgetAdmin(ctx context.Context, path, name string, ca []byte) error {
+	path, err := kubeconfigPath(path, os.Getenv, os.Geteuid(), homeOf)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, err = editKubeconfig(ctx, path, 10*time.Second, func(e entries, have *api.Config) error {
+		c := have.Contexts[name]
+		if c == nil || have.Clusters[c.Cluster] == nil || !sameCluster(have.Clusters[c.Cluster], &api.Cluster{CertificateAuthorityData: ca}) {
+			return nil
+		}
+		_, err := remove(e, have, []string{name})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the cluster is no more, but stands in your kubeconfig yet: %w: take it out with `kubewright kubeconfig remove %s`", err, name)
+	}
+	return nil
 }
