@@ -148,12 +148,15 @@ func TestMarkAddsWhatANodeLacks(t *testing.T) {
 		labels  map[string]string
 		taints  []corev1.Taint
 	}{
-		"a new control plane":        {`{}`, config.Node{Roles: cp}, true, labels, taint},
-		"one that is marked":         {`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"","node.kubernetes.io/exclude-from-external-load-balancers":""}},"spec":{"taints":[{"key":"node-role.kubernetes.io/control-plane","effect":"NoSchedule"}]}}`, config.Node{Roles: cp}, false, labels, taint},
-		"a worker as well":           {`{}`, config.Node{Roles: append(cp, config.WorkerRole)}, true, labels, nil},
-		"no taints, as asked":        {`{}`, config.Node{Roles: cp, Taints: []corev1.Taint{}}, true, labels, nil},
-		"a worker":                   {`{}`, config.Node{Roles: []config.Role{config.WorkerRole}}, false, nil, nil},
-		"labels that a kubelet sets": {`{}`, config.Node{Labels: map[string]string{"disk": "ssd"}}, false, nil, nil},
+		"a new control plane":                {`{}`, config.Node{Roles: cp}, true, labels, taint},
+		"one that is marked":                 {`{"metadata":{"annotations":{"kubewright.dev/marked":"label node-role.kubernetes.io/control-plane,label node.kubernetes.io/exclude-from-external-load-balancers,taint node-role.kubernetes.io/control-plane:NoSchedule"},"labels":{"node-role.kubernetes.io/control-plane":"","node.kubernetes.io/exclude-from-external-load-balancers":""}},"spec":{"taints":[{"key":"node-role.kubernetes.io/control-plane","effect":"NoSchedule"}]}}`, config.Node{Roles: cp}, false, labels, taint},
+		"a worker as well":                   {`{}`, config.Node{Roles: append(cp, config.WorkerRole)}, true, labels, nil},
+		"no taints, as asked":                {`{}`, config.Node{Roles: cp, Taints: []corev1.Taint{}}, true, labels, nil},
+		"a worker":                           {`{}`, config.Node{Roles: []config.Role{config.WorkerRole}}, false, nil, nil},
+		"labels that a kubelet has set once": {`{"metadata":{"labels":{"disk":"hdd"}}}`, config.Node{Labels: map[string]string{"disk": "ssd"}}, true, map[string]string{"disk": "ssd"}, nil},
+		"what the document has no longer": {`{"metadata":{"labels":{"rack":"a","mine":"x"},"annotations":{"kubewright.dev/marked":"label rack,taint db:NoSchedule"}},"spec":{"taints":[{"key":"db","effect":"NoSchedule"},{"key":"db","effect":"NoExecute"}]}}`,
+			config.Node{Roles: []config.Role{config.WorkerRole}}, true, map[string]string{"mine": "x"}, []corev1.Taint{{Key: "db", Effect: corev1.TaintEffectNoExecute}}},
+		"a taint with another value": {`{"spec":{"taints":[{"key":"db","value":"old","effect":"NoSchedule"}]}}`, config.Node{Taints: []corev1.Taint{{Key: "db", Value: "new", Effect: corev1.TaintEffectNoSchedule}}}, true, nil, []corev1.Taint{{Key: "db", Value: "new", Effect: corev1.TaintEffectNoSchedule}}},
 		"labels that it may not set": {`{"metadata":{"labels":{"a":"b"}}}`, config.Node{Labels: map[string]string{"node-role.kubernetes.io/x": "y"}}, true, map[string]string{"a": "b", "node-role.kubernetes.io/x": "y"}, nil},
 		"a label with another value": {`{"metadata":{"labels":{"node-role.kubernetes.io/x":"z"}}}`, config.Node{Labels: map[string]string{"node-role.kubernetes.io/x": "y"}}, true, map[string]string{"node-role.kubernetes.io/x": "y"}, nil},
 		"taints of others stay": {`{"spec":{"podCIDR":"10.244.0.0/24","taints":[{"key":"node.kubernetes.io/not-ready","effect":"NoSchedule"}]}}`, config.Node{Roles: cp}, true, labels,

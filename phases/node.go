@@ -5,30 +5,29 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
-	"github.com/kubewright/kubewright/manifests"
 )
 
 const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
 
-// wantedLabels are those that the API has to set: a kubelet may not.
+// wantedLabels are those of the document, which a kubelet may set in part, and only when it registers its
+// node, and those of the role.
 func wantedLabels(n config.Node) map[string]string {
 	labels := map[string]string{}
-	for k, v := range n.Labels {
-		if !manifests.KubeletMaySet(k) {
-			labels[k] = v
-		}
-	}
+	maps.Copy(labels, n.Labels)
 	if n.Has(config.ControlPlaneRole) {
 		labels[controlPlaneLabel] = ""
 		labels[corev1.LabelNodeExcludeBalancers] = ""
@@ -48,40 +47,70 @@ func wantedTaints(n config.Node) []corev1.Taint {
 	return nil
 }
 
-// mark adds to a live Node the labels and taints that it lacks, and tells whether it lacked any.
+// markedAnnotation of a Node names the labels and taints that are ours, so that they go when the document
+// has them no longer. Other labels and taints are somebody else's.
+const markedAnnotation = "kubewright.dev/marked"
+
+// mark makes the labels and taints of a live Node those that are wanted, and tells whether it has changed any.
 func mark(live addons.Object, n config.Node) bool {
-	changed := false
-	labels := live.GetLabels()
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	for k, v := range wantedLabels(n) {
-		if have, ok := labels[k]; !ok || have != v {
-			labels[k], changed = v, true
-		}
-	}
-	live.SetLabels(labels)
 	var node corev1.Node
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(live.Object, &node); err != nil {
-		return changed
+		return false
 	}
-	for _, want := range wantedTaints(n) {
-		found := false
-		for _, have := range node.Spec.Taints {
-			found = found || have.MatchTaint(&want)
+	before := node.DeepCopy()
+	labels, taints := wantedLabels(n), wantedTaints(n)
+	var marked []string
+	for k := range labels {
+		marked = append(marked, "label "+k)
+	}
+	for _, t := range taints {
+		marked = append(marked, taintName(t))
+	}
+	slices.Sort(marked)
+	for _, old := range strings.Split(node.Annotations[markedAnnotation], ",") {
+		if slices.Contains(marked, old) {
+			continue
 		}
-		if !found {
+		if label, ok := strings.CutPrefix(old, "label "); ok {
+			delete(node.Labels, label)
+		}
+		node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, func(t corev1.Taint) bool { return taintName(t) == old })
+	}
+	if node.Labels == nil {
+		node.Labels = map[string]string{}
+	}
+	maps.Copy(node.Labels, labels)
+	for _, want := range taints {
+		if i := slices.IndexFunc(node.Spec.Taints, func(have corev1.Taint) bool { return have.MatchTaint(&want) }); i < 0 {
 			node.Spec.Taints = append(node.Spec.Taints, want)
-			changed = true
+		} else {
+			node.Spec.Taints[i].Value = want.Value
 		}
+	}
+	if node.Annotations == nil {
+		node.Annotations = map[string]string{}
+	}
+	if node.Annotations[markedAnnotation] = strings.Join(marked, ","); len(marked) == 0 {
+		delete(node.Annotations, markedAnnotation)
+	}
+	if len(node.Labels) == 0 {
+		node.Labels = nil
+	}
+	if equality.Semantic.DeepEqual(before.Labels, node.Labels) && equality.Semantic.DeepEqual(before.Annotations, node.Annotations) &&
+		equality.Semantic.DeepEqual(before.Spec.Taints, node.Spec.Taints) {
+		return false
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&node)
 	if err != nil {
-		return changed
+		return false
 	}
+	live.SetLabels(node.Labels)
+	live.SetAnnotations(node.Annotations)
 	live.Object["spec"] = content["spec"]
-	return changed
+	return true
 }
+
+func taintName(t corev1.Taint) string { return "taint " + t.Key + ":" + string(t.Effect) }
 
 // probe asks a health endpoint on a host's loopback. The certificates there are made by
 // the components themselves at their start and nobody else's, so they cannot be verified;

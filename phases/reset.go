@@ -69,8 +69,8 @@ func removePods(ctx context.Context, t *Target) error {
 		if _, ok := infos[t.socket()]; ok || e != nil {
 			return fmt.Errorf("list the pods: %w: see to it that the container runtime answers, or leave them with --skip-phases remove-pods", err)
 		}
-		t.notice("no pods were removed, as there is no container runtime at %s", t.socket())
-		return nil
+		t.notice("there is no container runtime at %s to remove pods: their processes are killed", t.socket())
+		return t.removeCgroups(ctx)
 	}
 	if ids := strings.Fields(string(out.Stdout)); len(ids) > 0 {
 		if err := t.do(ctx, append(append(crictl, "rmp", "--force"), ids...)...); err != nil {
@@ -80,7 +80,7 @@ func removePods(ctx context.Context, t *Target) error {
 	return t.removeCgroups(ctx)
 }
 
-// removeCgroups removes those that the kubelet has made for pods, below every controller.
+// removeCgroups removes those that the kubelet has made for pods, below every controller, and whatever runs in them yet.
 func (t *Target) removeCgroups(ctx context.Context) error {
 	find := []string{"find", "/sys/fs/cgroup", "-maxdepth", "3", "-type", "d", "(", "-name", "kubepods", "-o", "-name", "kubepods.slice", ")"}
 	out, err := t.Host.Run(ctx, host.Query(find...))
@@ -91,8 +91,12 @@ func (t *Target) removeCgroups(ctx context.Context) error {
 	if len(groups) == 0 {
 		return nil
 	}
+	if err := t.killIn(ctx, append(groups, "-name", "cgroup.procs")...); err != nil {
+		return err
+	}
 	if t.Facts.Systemd { // its slices are its own
-		if err := t.do(ctx, "systemctl", "stop", "kubepods.slice"); err != nil {
+		var exit *host.ExitError
+		if err := t.do(ctx, "systemctl", "stop", "kubepods.slice"); err != nil && (!errors.As(err, &exit) || exit.Code != notLoaded) {
 			return err
 		}
 		if out, err = t.Host.Run(ctx, host.Query(find...)); err != nil {
@@ -105,12 +109,37 @@ func (t *Target) removeCgroups(ctx context.Context) error {
 	return t.do(ctx, append(append([]string{"find"}, groups...), "-depth", "-type", "d", "-delete")...)
 }
 
+// notLoaded is systemctl's exit code for a unit that it does not know: the slice of a reset that was cut short.
+const notLoaded = 5
+
+// killIn kills the processes that are in cgroups: those whose cgroup.procs find finds there.
+func (t *Target) killIn(ctx context.Context, where ...string) error {
+	out, err := t.Host.Run(ctx, host.Query(append(append([]string{"find"}, where...), "-exec", "cat", "{}", "+")...))
+	if err != nil {
+		return nil // cgroups go while they are looked at; the next step says if they did not
+	}
+	pids := strings.Fields(string(out.Stdout))
+	slices.Sort(pids)
+	if pids = slices.Compact(pids); len(pids) == 0 {
+		return nil
+	}
+	var exit *host.ExitError
+	if err := t.do(ctx, append([]string{"kill", "-KILL"}, pids...)...); err != nil && !errors.As(err, &exit) { // else some have ended by themselves
+		return err
+	}
+	return nil
+}
+
 // unmount takes the newest mounts first.
 func unmount(ctx context.Context, t *Target) error {
 	mounts, err := t.kubeletMounts(ctx)
 	if err != nil {
 		return err
 	}
+	return t.unmountAll(ctx, mounts)
+}
+
+func (t *Target) unmountAll(ctx context.Context, mounts []string) error {
 	var all *multierror.Error
 	for _, m := range mounts {
 		if err := t.do(ctx, "umount", m); err != nil {
@@ -160,7 +189,10 @@ func mountsBelow(mounts, prefix string) (points []string) {
 // stopRuntime stops containerd where its unit is ours; the host's own loses our images.
 func stopRuntime(ctx context.Context, t *Target) error {
 	if t.ourRuntime() {
-		return t.stopUnit(ctx, "containerd")
+		if err := t.stopUnit(ctx, "containerd"); err != nil {
+			return err
+		}
+		return t.endShims(ctx)
 	}
 	if t.Journal == nil {
 		return nil
@@ -176,6 +208,18 @@ func stopRuntime(ctx context.Context, t *Target) error {
 		}
 	}
 	return config.Errors(all)
+}
+
+// endShims ends what containerd left running when it was stopped under its pods, and their mounts.
+func (t *Target) endShims(ctx context.Context) error {
+	if err := t.killIn(ctx, "/sys/fs/cgroup", "-maxdepth", "5", "-path", "*/containerd.service/cgroup.procs"); err != nil {
+		return err
+	}
+	b, err := t.Host.ReadFile(ctx, "/proc/mounts")
+	if err != nil {
+		return err
+	}
+	return t.unmountAll(ctx, append(mountsBelow(string(b), "/run/containerd/"), mountsBelow(string(b), "/var/lib/containerd/")...))
 }
 
 // ourRuntime tells whether containerd was not there before us.
