@@ -118,6 +118,8 @@ func (s *site) oneIsDown() {
 	if err := s.members[2].Start(s.ctx); err != nil {
 		s.t.Fatal(err)
 	}
+	// Its machine has written /etc/hosts anew; before the kubelet starts, our lines are back.
+	run(s.ctx, s.t, s.members[2].Host, "timeout", "60", "sh", "-c", "until grep -q kubewright.internal /etc/hosts; do sleep 0.2; done")
 	s.up(0)
 	s.nothing()
 	s.well()

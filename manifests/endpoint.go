@@ -52,6 +52,19 @@ func HostsLines(c *config.Cluster, n config.Node) ([]string, error) {
 	return lines, nil
 }
 
+// hostsLines is where [HostsKept] keeps them.
+const hostsLines = "/etc/kubernetes/kubewright-hosts"
+
+// HostsKept are a copy of the lines, and what puts those that are missing into [HostsFile] before each start of
+// the kubelet: some machines write that file anew when they boot, and pods of the host's network get a copy of it.
+func HostsKept(lines []string) (kept, unit host.File) {
+	const script = `[ -z "$$(tail -c 1 /etc/hosts)" ] || echo >>/etc/hosts; ` +
+		`while read -r line; do grep -qxF "$$line" /etc/hosts || echo "$$line" >>/etc/hosts; done <` + hostsLines
+	return host.File{Path: hostsLines, Mode: 0o644, Content: host.Bytes(strings.Join(lines, "\n") + "\n")},
+		host.File{Path: "/etc/systemd/system/kubelet.service.d/20-kubewright-endpoint.conf", Mode: 0o644,
+			Content: host.Bytes("[Service]\nExecStartPre=-/bin/sh -c '" + script + "'\n")}
+}
+
 func noControlPlane(name string) error {
 	return fmt.Errorf("the endpoint %s is known to the cluster's hosts alone, and the document names no control plane with its address: list them under spec.hosts", name)
 }

@@ -16,6 +16,13 @@ func endpoint(ctx context.Context, t *Target) error {
 	if err != nil || lines == nil {
 		return err
 	}
+	kept, unit := manifests.HostsKept(lines)
+	if _, err := t.write(ctx, kept); err != nil {
+		return err
+	}
+	if err := t.writeUnits(ctx, []host.File{unit}); err != nil {
+		return err
+	}
 	return t.writeLines(ctx, manifests.HostsFile, manifests.HostsMark, lines)
 }
 
