@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -255,8 +256,16 @@ func (p *problems) document(path string, m map[string]any, into reflect.Type) {
 	p.fits(path, m, into)
 }
 
+// ValidateHosts is the part of [Cluster.Validate] that needs no defaults and nothing from the hosts.
+func (c *Cluster) ValidateHosts() error {
+	p := &problems{}
+	p.hosts(c.Spec.Hosts)
+	return Errors(p.all)
+}
+
 func (p *problems) hosts(hosts []Node) {
 	names, addresses := map[string]int{}, map[string]int{}
+	ways := map[SSH]int{}
 	for i, h := range hosts {
 		at := fmt.Sprintf("spec.hosts[%d]", i)
 		p.each(at+".name", validation.IsDNS1123Subdomain(h.Name))
@@ -275,6 +284,13 @@ func (p *problems) hosts(hosts []Node) {
 				p.add(at+".address", "%s is the address of spec.hosts[%d] already", h.Address, j)
 			}
 			addresses[h.Address] = i
+		}
+		if h.SSH != nil && h.SSH.Address != "" {
+			way := SSH{Address: h.SSH.Address, Port: cmp.Or(h.SSH.Port, 22), ProxyJump: h.SSH.ProxyJump}
+			if j, ok := ways[way]; ok {
+				p.add(at+".ssh", "leads to the host of spec.hosts[%d] already, %s", j, way.Address)
+			}
+			ways[way] = i
 		}
 		for k, v := range h.Labels {
 			p.each(at+".labels."+k, validation.IsQualifiedName(k))

@@ -271,7 +271,7 @@ func (u *Up) drain(ctx context.Context, t *Target, r Removal, alive bool) error 
 		for _, err := range problems {
 			all = multierror.Append(all, err)
 		}
-		return fmt.Errorf("%w: end them yourself, or with --force", config.Errors(all))
+		return fmt.Errorf("%w: end them yourself, or with --force, and run this again; until then nothing new is put on %s, unless you say `kubectl uncordon %[2]s`", config.Errors(all), node.Name)
 	}
 	pods := list.Pods()
 	t.changed(len(pods))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +23,9 @@ type HostPlan struct {
 func (u *Up) Plan(ctx context.Context) ([]HostPlan, error) {
 	if err := u.preflight(ctx); err != nil {
 		return nil, err
+	}
+	if u.Report != nil && len(u.members) > 0 && !u.Answers(ctx) {
+		u.Report(Event{Time: time.Now(), Phase: "plan", State: Notice, Message: "no API server of this cluster answers: which of its objects up would change, once one does, cannot be told; those below are all that it has"})
 	}
 	u.planning = true
 	defer func() { u.planning = false }()

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,6 +137,14 @@ func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fle
 	return f, u, nil
 }
 
+// fileNotArgument refuses arguments of a command whose document comes with -f.
+func fileNotArgument(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument such as %q: the document is named with -f FILE, and hosts with --only, where there is that flag", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
 // document is the one that was named, for hosts that are there.
 func (o *fleetOptions) document() (*config.Cluster, error) {
 	if err := phases.CheckSkip(o.phases, o.skip); err != nil {
@@ -150,6 +160,9 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 	}
 	if p := c.Spec.Provider.Name; p != "" && p != "hosts" {
 		return nil, fmt.Errorf("%s: spec.provider.name: %q is unknown: write hosts", o.file, p)
+	}
+	if err := c.ValidateHosts(); err != nil {
+		return nil, fmt.Errorf("%s is not valid: %w", o.file, err)
 	}
 	if len(c.Spec.Hosts) == 0 {
 		return nil, fmt.Errorf("%s: spec.hosts is empty: list the hosts that the cluster is to be made of, each with its name, roles and ssh", o.file)
@@ -176,6 +189,11 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 
 // connect reaches all hosts, locks them for a command (empty: who only looks locks nothing) and looks at them.
 func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (*fleet, error) {
+	for _, path := range o.ssh.Identities {
+		if _, err := os.Stat(path); err != nil && !strings.HasPrefix(path, "~") {
+			return nil, misuse(fmt.Errorf("--identity-file: %w", err))
+		}
+	}
 	o.ssh.Ask = func(prompt string) (string, error) { return ask(ctx, prompt) }
 	if o.askSudo {
 		var err error

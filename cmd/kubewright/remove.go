@@ -86,7 +86,7 @@ func newDown(out func() output) *cobra.Command {
 brought back to what it was before "kubewright up", as "kubewright reset" does. A host that does not
 answer is reported; run it again when it does. The cluster's context leaves your kubeconfig.`,
 		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes",
-		Args:    cobra.NoArgs,
+		Args:    fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.document()
 			if err != nil {
@@ -136,5 +136,9 @@ func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force boo
 			return err
 		}
 	}
-	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
+	said := c.Metadata.Name + " is no more"
+	if len(o.only) > 0 {
+		said = strings.Join(o.only, ", ") + " of " + c.Metadata.Name + " is reset"
+	}
+	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}, said)
 }

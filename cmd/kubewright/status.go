@@ -39,7 +39,7 @@ expires within 30 days.`,
 		Example: `  kubewright status -f cluster.yaml
   kubewright status -f cluster.yaml -o wide
   kubewright status -f cluster.yaml -o json | jq '.hosts[] | select(.ready != "True")'`,
-		Args: cobra.NoArgs,
+		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runStatus(ctx, format, drift) })
 		},

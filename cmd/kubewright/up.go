@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ lists is reported and left alone: "kubewright remove" removes.`,
   kubewright up -f cluster.yaml --bundle kubernetes.tar.zst --accept-new-host-keys
   kubewright up -f cluster.yaml --only worker-7
   kubewright up -f cluster.yaml --prepare`,
-		Args: cobra.NoArgs,
+		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan, picture) })
 		},
@@ -91,6 +92,9 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	}
 	if runErr != nil {
 		return runErr
+	}
+	if len(o.only) > 0 {
+		return o.done(v, r, strings.Join(o.only, ", ")+" of "+r.Cluster+" is as the document has it")
 	}
 	return o.done(v, r, r.Cluster+" is up")
 }

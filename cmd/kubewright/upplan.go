@@ -40,7 +40,7 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 		Example: `  kubewright plan -f cluster.yaml
   kubewright plan -f cluster.yaml -o json
   kubewright up -f cluster.yaml --plan plan.json`,
-		Args: cobra.NoArgs,
+		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.within(cmd.Context(), o.runPlan) },
 	}
 	o.reachFlags(cmd)
