@@ -17,6 +17,7 @@ var drifts = []struct {
 	{"a missing certificate", 0, "rm /etc/kubernetes/pki/apiserver.crt /etc/kubernetes/pki/apiserver.key", "openssl verify -CAfile /etc/kubernetes/pki/ca.crt /etc/kubernetes/pki/apiserver.crt >/dev/null"},
 	{"a deleted binding", 0, "kubectl --kubeconfig /etc/kubernetes/admin.conf delete clusterrolebinding kubeadm:node-proxier", "kubectl --kubeconfig /etc/kubernetes/admin.conf get clusterrolebinding kubeadm:node-proxier >/dev/null"},
 	{"a tool that is gone", 1, "rm /usr/local/bin/crictl", "test -x /usr/local/bin/crictl"}, // the first of its host
+	{"a stopped container runtime", 1, "systemctl stop containerd", "systemctl is-active --quiet containerd"},
 	{"a stopped kubelet", 1, "systemctl stop kubelet", "systemctl is-active --quiet kubelet"},
 	{"a missing serving certificate", 1, "rm /var/lib/kubelet/pki/kubelet.crt /var/lib/kubelet/pki/kubelet.key", "openssl verify -CAfile /etc/kubernetes/pki/ca.crt /var/lib/kubelet/pki/kubelet.crt >/dev/null"},
 	{"a deleted load balancer", 1, "rm /etc/kubernetes/manifests/kube-haproxy.yaml", "test -s /etc/kubernetes/manifests/kube-haproxy.yaml"},

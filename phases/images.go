@@ -81,7 +81,8 @@ func (t *Target) hasAnswered() bool {
 	return t.had.answered > 0 && t.had.answered == t.Journal.length()
 }
 
-// absent are those of the images that the host has not. A runtime that does not answer has none.
+// absent are those of the images that the host has not. A runtime that does not answer has those that were
+// imported into it before.
 func (t *Target) absent(ctx context.Context, wanted []bundle.Artifact) []bundle.Artifact {
 	lines := t.Journal.length()
 	if t.had.all(lines, wanted) {
@@ -91,7 +92,7 @@ func (t *Target) absent(ctx context.Context, wanted []bundle.Artifact) []bundle.
 	defer cancel()
 	absent, err := t.Bundle.Absent(ctx, t.dialRuntime, wanted)
 	if err != nil {
-		return wanted
+		return slices.DeleteFunc(slices.Clone(wanted), t.Journal.imported)
 	}
 	if len(absent) == 0 && t.had != nil {
 		t.had.mu.Lock()

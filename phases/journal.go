@@ -12,6 +12,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/host"
 )
 
@@ -154,6 +155,16 @@ func (j *Journal) Empty() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.found == nil && len(j.steps) == 0
+}
+
+// imported tells whether an image was imported into the runtime of the host.
+func (j *Journal) imported(a bundle.Artifact) bool {
+	if j == nil {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.latest[string(anImage)+" "+a.Name].After == a.Digest
 }
 
 // only is the journal for those who only look: it says the same, and nothing is added to it.
