@@ -55,7 +55,7 @@ func debian() map[string]*file {
 	} {
 		f.put(sysctlPath(name), file{mode: 0o644, content: []byte(value + "\n")})
 	}
-	for _, c := range strings.Fields("mount umount losetup cp ip systemctl modprobe iptables ethtool conntrack socat nft tar flock sha256sum") {
+	for _, c := range strings.Fields("mount umount losetup cp ip nproc systemctl modprobe iptables ethtool conntrack socat nft tar flock sha256sum") {
 		f.put("/usr/bin/"+c, file{mode: 0o755})
 	}
 	for _, dir := range strings.Fields("/etc /usr/local/bin /usr/local/sbin /opt /var/lib /run/systemd/system /sys/class/net/lo /sys/class/net/eth0 /etc/systemd/system /etc/cni /tmp") {
