@@ -149,7 +149,7 @@ func TestMarkAddsWhatANodeLacks(t *testing.T) {
 		taints  []corev1.Taint
 	}{
 		"a new control plane":                {`{}`, config.Node{Roles: cp}, true, labels, taint},
-		"one that is marked":                 {`{"metadata":{"annotations":{"kubewright.dev/marked":"label node-role.kubernetes.io/control-plane,label node.kubernetes.io/exclude-from-external-load-balancers,taint node-role.kubernetes.io/control-plane:NoSchedule"},"labels":{"node-role.kubernetes.io/control-plane":"","node.kubernetes.io/exclude-from-external-load-balancers":""}},"spec":{"taints":[{"key":"node-role.kubernetes.io/control-plane","effect":"NoSchedule"}]}}`, config.Node{Roles: cp}, false, labels, taint},
+		"one that is marked":                 {`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"","node.kubernetes.io/exclude-from-external-load-balancers":""}},"spec":{"taints":[{"key":"node-role.kubernetes.io/control-plane","effect":"NoSchedule"}]}}`, config.Node{Roles: cp}, false, labels, taint},
 		"a worker as well":                   {`{}`, config.Node{Roles: append(cp, config.WorkerRole)}, true, labels, nil},
 		"no taints, as asked":                {`{}`, config.Node{Roles: cp, Taints: []corev1.Taint{}}, true, labels, nil},
 		"a worker":                           {`{}`, config.Node{Roles: []config.Role{config.WorkerRole}}, false, nil, nil},

@@ -47,8 +47,8 @@ func wantedTaints(n config.Node) []corev1.Taint {
 	return nil
 }
 
-// markedAnnotation of a Node names the labels and taints that are ours, so that they go when the document
-// has them no longer. Other labels and taints are somebody else's.
+// markedAnnotation of a Node names the labels and taints that the document gave it, so that they go when it
+// has them no longer. Those of the role stay, as kubeadm's do; others are somebody else's.
 const markedAnnotation = "kubewright.dev/marked"
 
 // mark makes the labels and taints of a live Node those that are wanted, and tells whether it has changed any.
@@ -60,10 +60,10 @@ func mark(live addons.Object, n config.Node) bool {
 	before := node.DeepCopy()
 	labels, taints := wantedLabels(n), wantedTaints(n)
 	var marked []string
-	for k := range labels {
+	for k := range n.Labels {
 		marked = append(marked, "label "+k)
 	}
-	for _, t := range taints {
+	for _, t := range n.Taints {
 		marked = append(marked, taintName(t))
 	}
 	slices.Sort(marked)
