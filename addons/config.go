@@ -72,10 +72,14 @@ func KubewrightConfig(c *config.Cluster, lock []byte) ([]Object, error) {
 
 // sign annotates as kubeadm's componentconfigs.SignConfigMap: a digest of the values in the
 // order of their keys. The ConfigMaps here have no binary data.
-func sign(cm *corev1.ConfigMap) {
+func sign(cm *corev1.ConfigMap) { cm.Annotations = map[string]string{hashAnnotation: digest(cm)} }
+
+func digest(of ...*corev1.ConfigMap) string {
 	hash := sha256.New()
-	for _, key := range slices.Sorted(maps.Keys(cm.Data)) {
-		hash.Write([]byte(cm.Data[key]))
+	for _, cm := range of {
+		for _, key := range slices.Sorted(maps.Keys(cm.Data)) {
+			hash.Write([]byte(cm.Data[key]))
+		}
 	}
-	cm.Annotations = map[string]string{hashAnnotation: fmt.Sprintf("sha256:%x", hash.Sum(nil))}
+	return fmt.Sprintf("sha256:%x", hash.Sum(nil))
 }

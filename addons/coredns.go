@@ -123,6 +123,13 @@ func dnsService(ip string) *corev1.Service {
 }
 
 func coreDNSDeployment(c *config.Cluster) *appsv1.Deployment {
+	tolerations := []corev1.Toleration{
+		{Key: "CriticalAddonsOnly", Operator: corev1.TolerationOpExists},
+		{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule},
+	}
+	if c.ExternalCloud() { // which may be long in coming, and somebody's may ask for names
+		tolerations = append(tolerations, corev1.Toleration{Key: Uninitialized, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule})
+	}
 	return &appsv1.Deployment{
 		ObjectMeta: labelled(kubeSystem, "coredns", dnsLabels()),
 		Spec: appsv1.DeploymentSpec{
@@ -138,13 +145,10 @@ func coreDNSDeployment(c *config.Cluster) *appsv1.Deployment {
 					PriorityClassName:  "system-cluster-critical",
 					ServiceAccountName: "coredns",
 					Affinity:           spreadOverHosts(),
-					Tolerations: []corev1.Toleration{
-						{Key: "CriticalAddonsOnly", Operator: corev1.TolerationOpExists},
-						{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule},
-					},
-					NodeSelector: map[string]string{corev1.LabelOSStable: "linux"},
-					Containers:   []corev1.Container{coreDNSContainer(c)},
-					DNSPolicy:    corev1.DNSDefault,
+					Tolerations:        tolerations,
+					NodeSelector:       map[string]string{corev1.LabelOSStable: "linux"},
+					Containers:         []corev1.Container{coreDNSContainer(c)},
+					DNSPolicy:          corev1.DNSDefault,
 					Volumes: []corev1.Volume{{Name: "config-volume", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 						LocalObjectReference: corev1.LocalObjectReference{Name: "coredns"},
 						Items:                []corev1.KeyToPath{{Key: "Corefile", Path: "Corefile"}},

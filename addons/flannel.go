@@ -3,8 +3,7 @@ package addons
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"net/url"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -21,9 +20,9 @@ func Flannel(c *config.Cluster, server string) ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := url.Parse(server)
-	if err != nil || api.Hostname() == "" {
-		return nil, fmt.Errorf("API address %q is no URL with a host", server)
+	api, err := parseAPI(server)
+	if err != nil {
+		return nil, err
 	}
 	labels := map[string]string{"k8s-app": "flannel"}
 	namespace := &corev1.Namespace{ObjectMeta: labelled("", kubeFlannel, map[string]string{
@@ -44,20 +43,32 @@ func Flannel(c *config.Cluster, server string) ([]Object, error) {
 	binding.Labels = labels
 	cm := &corev1.ConfigMap{
 		ObjectMeta: labelled(kubeFlannel, "kube-flannel-cfg", map[string]string{"tier": "node", "k8s-app": "flannel", "app": "flannel"}),
-		Data:       map[string]string{"cni-conf.json": cniConf, "net-conf.json": network},
+		Data:       map[string]string{"cni-conf.json": cniConf(c), "net-conf.json": network},
 	}
-	return objects(namespace, role, binding, account, cm, flannelDaemonSet(c, api)), nil
+	return objects(namespace, role, binding, account, cm, flannelDaemonSet(c, api, cm)), nil
 }
 
-const cniConf = `{
+// cniConf is what the CNI plugins of a node read, but for the words in capitals, which [installConf] replaces: flanneld
+// knows them.
+func cniConf(c *config.Cluster) string {
+	mtu := "MTU"
+	if n := c.Spec.Network.CNI; n.MTU > 0 && overheads[n.Flannel.Backend] == 0 {
+		mtu = strconv.Itoa(n.MTU)
+	}
+	return fmt.Sprintf(`{
   "name": "cbr0",
   "cniVersion": "1.0.0",
   "plugins": [
     {
-      "type": "flannel",
-      "delegate": {
-        "hairpinMode": true,
-        "isDefaultGateway": true
+      "type": "bridge",
+      "bridge": "cni0",
+      "hairpinMode": true,
+      "isDefaultGateway": true,
+      "mtu": %s,
+      "ipam": {
+        "type": "host-local",
+        "ranges": [RANGES],
+        "routes": [ROUTES]
       }
     },
     {
@@ -68,16 +79,21 @@ const cniConf = `{
     }
   ]
 }
-`
+`, mtu)
+}
+
+// overheads are what flannel's backends take off the MTU that they are told, which is that of the link, to
+// have that of the pods. Host-gw has none, and is told none: there the MTU is the bridge's to set.
+var overheads = map[string]int{"vxlan": 50, "wireguard": 80}
 
 // netConf is flanneld's configuration, which knows a range of IPv4 and one of IPv6 by
 // different names.
 func netConf(c *config.Cluster) (string, error) {
-	pods, err := netip.ParsePrefix(c.Spec.Network.PodCIDR)
-	if err != nil {
-		return "", fmt.Errorf("spec.network.podCIDR: %w", err)
+	n := c.Spec.Network
+	type backend struct {
+		Type string
+		MTU  int `json:",omitempty"`
 	}
-	type backend struct{ Type string }
 	conf := struct {
 		Network        string `json:",omitempty"`
 		EnableIPv4     *bool  `json:",omitempty"` // flanneld's default is true
@@ -85,11 +101,22 @@ func netConf(c *config.Cluster) (string, error) {
 		IPv6Network    string `json:",omitempty"`
 		EnableNFTables bool
 		Backend        backend
-	}{Backend: backend{c.Spec.Network.CNI.Flannel.Backend}}
-	if pods.Addr().Is4() {
-		conf.Network = pods.String()
-	} else {
-		conf.EnableIPv4, conf.EnableIPv6, conf.IPv6Network = new(false), true, pods.String()
+	}{EnableNFTables: n.CNI.Flannel.NFTables, Backend: backend{Type: n.CNI.Flannel.Backend}}
+	for _, pods := range n.PodRanges() {
+		if pods.Addr().Is4() {
+			conf.Network = pods.String()
+		} else {
+			conf.EnableIPv6, conf.IPv6Network = true, pods.String()
+		}
+	}
+	if conf.Network == "" && conf.IPv6Network == "" {
+		return "", fmt.Errorf("spec.network.podCIDR: %q is no range", n.PodCIDR)
+	}
+	if conf.Network == "" {
+		conf.EnableIPv4 = new(false)
+	}
+	if overhead := overheads[conf.Backend.Type]; n.CNI.MTU > 0 && overhead > 0 {
+		conf.Backend.MTU = n.CNI.MTU + overhead
 	}
 	out, err := json.MarshalIndent(conf, "", "  ")
 	return string(out) + "\n", err

@@ -1,7 +1,6 @@
 package addons
 
 import (
-	"cmp"
 	"net/url"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,42 +19,60 @@ const startFlanneld = `[ -s /etc/cni/net.d/10-flannel.conflist ] || rm -f /run/f
 exec /opt/bin/flanneld "$@"
 `
 
-// installConf makes the node able to run pods, once flanneld has written what the CNI plugin
-// reads. Flanneld that gets nowhere in a minute is started anew, and the pod has an event
+// installConf makes the node able to run pods, once flanneld has written which addresses they may have. It gives the first
+// address of each range, and the range begins one before. Flanneld that gets nowhere in a minute is started anew, and the pod has an event
 // FailedPostStartHook; if flanneld exits earlier, the hook ends with its container.
-const installConf = `for i in $(seq 600); do
-  [ -s /run/flannel/subnet.env ] && exec /opt/bin/install-conf /etc/kube-flannel/cni-conf.json /etc/cni/net.d/10-flannel.conflist
+const installConf = `to=/etc/cni/net.d/10-flannel.conflist
+install() {
+  . /run/flannel/subnet.env
+  if [ -n "$FLANNEL_SUBNET" ]; then
+    first=${FLANNEL_SUBNET%/*}
+    ranges="[{\"subnet\": \"${first%.*}.$((${first##*.} - 1))/${FLANNEL_SUBNET#*/}\"}]"
+    routes="{\"dst\": \"$FLANNEL_NETWORK\"}"
+  fi
+  if [ -n "$FLANNEL_IPV6_SUBNET" ]; then
+    first=${FLANNEL_IPV6_SUBNET%/*}
+    ranges="${ranges:+$ranges, }[{\"subnet\": \"${first%:*}:$(printf %x $((0x${first##*:} - 1)))/${FLANNEL_IPV6_SUBNET#*/}\"}]"
+    routes="${routes:+$routes, }{\"dst\": \"$FLANNEL_IPV6_NETWORK\"}"
+  fi
+  conf=$(while IFS= read -r line; do
+    case $line in
+      *RANGES*) line=${line%RANGES*}$ranges${line##*RANGES} ;;
+      *ROUTES*) line=${line%ROUTES*}$routes${line##*ROUTES} ;;
+      *MTU*) line=${line%MTU*}$FLANNEL_MTU${line##*MTU} ;;
+    esac
+    printf '%s\n' "$line"
+  done </etc/kube-flannel/cni-conf.json)
+  printf '%s\n' "$conf" >$to.new && mv $to.new $to
+}
+for i in $(seq 600); do
+  if [ -s /run/flannel/subnet.env ]; then
+    install
+    exit
+  fi
   sleep 0.1
 done
 echo "flanneld has not written /run/flannel/subnet.env within a minute: see the log of container kube-flannel"
 exit 1
 `
 
-func flannelDaemonSet(c *config.Cluster, api *url.URL) *appsv1.DaemonSet {
+func flannelDaemonSet(c *config.Cluster, api *url.URL, configuration *corev1.ConfigMap) *appsv1.DaemonSet {
 	labels := map[string]string{"tier": "node", "app": "flannel"}
 	return &appsv1.DaemonSet{
 		ObjectMeta: labelled(kubeFlannel, "kube-flannel-ds", map[string]string{"tier": "node", "app": "flannel", "k8s-app": "flannel"}),
 		Spec: appsv1.DaemonSetSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "flannel"}},
 			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: digestOf(configuration)},
 				Spec: corev1.PodSpec{
 					Affinity:           onLinux(),
 					HostNetwork:        true,
 					PriorityClassName:  "system-node-critical",
 					Tolerations:        []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
 					ServiceAccountName: "flannel",
-					InitContainers: []corev1.Container{{
-						Name:         "install-cni-plugin",
-						Image:        flannelPluginImage,
-						Command:      []string{"cp"},
-						Args:         []string{"-f", "/flannel", "/opt/cni/bin/flannel"},
-						VolumeMounts: []corev1.VolumeMount{{Name: "cni-plugin", MountPath: "/opt/cni/bin"}},
-					}},
-					Containers: []corev1.Container{flanneld(c, api)},
+					Containers:         []corev1.Container{flanneld(c, api)},
 					Volumes: []corev1.Volume{
 						hostVolume("run", "/run/flannel", ""),
-						hostVolume("cni-plugin", "/opt/cni/bin", ""),
 						hostVolume("cni", "/etc/cni/net.d", ""),
 						configMapVolume("flannel-cfg", "kube-flannel-cfg"),
 						hostVolume("xtables-lock", "/run/xtables.lock", corev1.HostPathFileOrCreate),
@@ -68,8 +85,13 @@ func flannelDaemonSet(c *config.Cluster, api *url.URL) *appsv1.DaemonSet {
 
 func flanneld(c *config.Cluster, api *url.URL) corev1.Container {
 	args := []string{"--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081"}
-	if name := c.Spec.Network.CNI.Flannel.Interface; name != "" {
-		args = append(args, "--iface="+name)
+	f := c.Spec.Network.CNI.Flannel
+	for _, choice := range []struct{ flag, value string }{
+		{"--iface=", f.Interface}, {"--iface-regex=", f.InterfaceRegex}, {"--iface-can-reach=", f.InterfaceCanReach},
+	} {
+		if choice.value != "" {
+			args = append(args, choice.flag+choice.value)
+		}
 	}
 	return corev1.Container{
 		Name:    "kube-flannel",
@@ -95,7 +117,7 @@ func flanneld(c *config.Cluster, api *url.URL) corev1.Container {
 			fieldEnv("POD_NAME", "metadata.name"),
 			fieldEnv("POD_NAMESPACE", "metadata.namespace"),
 			{Name: "KUBERNETES_SERVICE_HOST", Value: api.Hostname()},
-			{Name: "KUBERNETES_SERVICE_PORT", Value: cmp.Or(api.Port(), "443")},
+			{Name: "KUBERNETES_SERVICE_PORT", Value: portOf(api)},
 			{Name: "EVENT_QUEUE_DEPTH", Value: "5000"},
 			{Name: "CONT_WHEN_CACHE_NOT_READY", Value: "false"},
 		},

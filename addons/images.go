@@ -1,6 +1,8 @@
 package addons
 
 import (
+	"slices"
+
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/manifests"
 )
@@ -8,11 +10,7 @@ import (
 // kubeadm's registry; CoreDNS has a folder of its own there, and only there.
 const defaultRepository = "registry.k8s.io"
 
-// The flannel plugin's version is the one that upstream's manifest for v0.28.10 names.
-const (
-	flannelRepository  = "ghcr.io/flannel-io/flannel"
-	flannelPluginImage = "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3"
-)
+const flannelRepository = "ghcr.io/flannel-io/flannel"
 
 // Images lists what the addons run on every node. CoreDNS may be scheduled on any.
 func Images(c *config.Cluster) []string {
@@ -23,10 +21,24 @@ func Images(c *config.Cluster) []string {
 	if !c.Spec.DNS.Disabled {
 		images = append(images, dnsImage(c))
 	}
-	if c.Spec.Network.CNI.Name == "flannel" {
-		images = append(images, flannelImage(c), flannelPluginImage)
+	return slices.Concat(images, networkImages(c), extraImages(c))
+}
+
+// networkImages are those of the pod network: none of somebody's own, whose manifest names them.
+func networkImages(c *config.Cluster) []string {
+	switch c.Spec.Network.CNI.Name {
+	case "flannel":
+		return []string{flannelImage(c)}
+	case "calico":
+		images := []string{calicoImage(c, "node"), calicoImage(c, "cni"), calicoImage(c, "kube-controllers")}
+		if c.Typhas() > 0 {
+			images = append(images, calicoImage(c, "typha"))
+		}
+		return images
+	case "weave":
+		return []string{weaveImage(c, "weave-kube"), weaveImage(c, "weave-npc")}
 	}
-	return images
+	return nil
 }
 
 func kubeProxyImage(c *config.Cluster) string {
@@ -43,4 +55,12 @@ func dnsImage(c *config.Cluster) string {
 
 func flannelImage(c *config.Cluster) string {
 	return flannelRepository + ":" + c.Spec.Network.CNI.Flannel.Version
+}
+
+func calicoImage(c *config.Cluster, name string) string {
+	return "quay.io/calico/" + name + ":" + c.Spec.Network.CNI.Calico.Version
+}
+
+func weaveImage(c *config.Cluster, name string) string {
+	return "docker.io/rajchaudhuri/" + name + ":" + c.Spec.Network.CNI.Weave.Version
 }

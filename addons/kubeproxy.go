@@ -31,7 +31,7 @@ func KubeProxy(c *config.Cluster, configuration, kubeconfig []byte) []Object {
 	}
 	return objects(account,
 		clusterBinding("kubeadm:node-proxier", "system:node-proxier", subject),
-		role, binding, cm, kubeProxyDaemonSet(c))
+		role, binding, cm, kubeProxyDaemonSet(c, cm))
 }
 
 // userKubeProxy tells whether the configuration holds what kubeadm's defaults do not.
@@ -40,7 +40,7 @@ func userKubeProxy(c *config.Cluster) bool {
 	return len(c.Spec.KubeProxy.Config) > 0 || len(c.Spec.FeatureGates) > 0 || c.Spec.KubeProxy.Mode != "iptables"
 }
 
-func kubeProxyDaemonSet(c *config.Cluster) *appsv1.DaemonSet {
+func kubeProxyDaemonSet(c *config.Cluster, configuration *corev1.ConfigMap) *appsv1.DaemonSet {
 	labels := map[string]string{"k8s-app": "kube-proxy"}
 	return &appsv1.DaemonSet{
 		ObjectMeta: labelled(kubeSystem, "kube-proxy", labels),
@@ -48,7 +48,7 @@ func kubeProxyDaemonSet(c *config.Cluster) *appsv1.DaemonSet {
 			Selector:       &metav1.LabelSelector{MatchLabels: labels},
 			UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType},
 			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: digestOf(configuration)},
 				Spec: corev1.PodSpec{
 					PriorityClassName:  "system-node-critical",
 					HostNetwork:        true,
@@ -81,6 +81,11 @@ func kubeProxyDaemonSet(c *config.Cluster) *appsv1.DaemonSet {
 			},
 		},
 	}
+}
+
+// digestOf annotates pods with the configuration that they read when they start: changed alone, it would restart nothing.
+func digestOf(configuration ...*corev1.ConfigMap) map[string]string {
+	return map[string]string{"kubewright.dev/config": digest(configuration...)}
 }
 
 func fieldEnv(name, path string) corev1.EnvVar {

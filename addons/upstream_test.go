@@ -133,7 +133,7 @@ func fields(o Object) map[string]string {
 			delete(out, field)
 		case strings.HasPrefix(field, "subjects[") && strings.HasSuffix(field, ".apiGroup") && value == `"rbac.authorization.k8s.io"`:
 			delete(out, field)
-		case strings.HasSuffix(field, ".json"): // text that is compared by its meaning
+		case strings.HasSuffix(field, ".json]"): // text that is compared by its meaning
 			var text string
 			var meaning any
 			if json.Unmarshal([]byte(value), &text) == nil && json.Unmarshal([]byte(text), &meaning) == nil {
@@ -153,7 +153,11 @@ func flatten(v any) map[string]string {
 		switch v := v.(type) {
 		case map[string]any:
 			for key, child := range v {
-				walk(strings.TrimPrefix(path+"."+key, "."), child)
+				if strings.Contains(key, ".") {
+					walk(path+"["+key+"]", child)
+				} else {
+					walk(strings.TrimPrefix(path+"."+key, "."), child)
+				}
 			}
 			if len(v) == 0 {
 				out[path] = "{}"

@@ -202,7 +202,7 @@ func (b *Bundle) Verify(ctx context.Context, artifacts []Artifact, progress func
 
 // blobs returns the distinct blobs of an artifact as far as they are known: a damaged manifest names none.
 func (b *Bundle) blobs(a Artifact) ([]blob, error) {
-	if a.Type == File {
+	if a.Type != Image {
 		return []blob{{a.Digest, a.Size}}, nil
 	}
 	raw, m, err := b.manifest(a)

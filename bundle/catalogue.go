@@ -29,6 +29,7 @@ type Catalogue struct {
 	Kind       string                       `json:"kind"`
 	Defaults   map[string]map[string]string `json:"defaults"` // v1.36: {runc: v1.4.3}
 	Files      map[string]CatalogueFile     `json:"files"`
+	Manifests  map[string]CatalogueManifest `json:"manifests,omitempty"`
 }
 
 // CatalogueFile is a file, or an archive of files, in all its versions.
@@ -43,8 +44,10 @@ type CatalogueFile struct {
 
 // Download is a file to get, or an archive of files.
 type Download struct {
+	Type                    string `json:",omitempty"` // File, unless it says Manifest
 	Name, Version, Platform string // containerd, v2.3.4, linux/amd64
-	URL                     string
+	URL                     string // of a manifest also the path of a file
+	ByDocument              bool   `json:",omitempty"` // it is the cluster's document that says so
 	// Digest is the sha256:<hex> of what is at URL. Empty: the catalogue does not know the version,
 	// and SumURL says it.
 	Digest string
@@ -229,6 +232,12 @@ func (c *Catalogue) validate() error {
 				problem("files."+name, "gives %q, and so does files.%s; keep one", a, other)
 			}
 			from[a] = name
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Manifests)) {
+		c.Manifests[name].validate("manifests."+name, name, problem)
+		if other, ok := from[name]; ok {
+			problem("manifests."+name, "gives %q, and so does files.%s; keep one", name, other)
 		}
 	}
 	return config.Errors(errs)

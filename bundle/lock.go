@@ -40,8 +40,9 @@ const (
 
 // Types of artifact.
 const (
-	File  = "file"
-	Image = "image"
+	File     = "file"
+	Image    = "image"
+	Manifest = "manifest" // objects for the API, YAML; the same for all platforms, and listed for each
 )
 
 // Lock names everything that comes from outside, each by its digest.
@@ -52,10 +53,10 @@ type Lock struct {
 	Artifacts  []Artifact `json:"artifacts"`
 }
 
-// Artifact is one file or one image for one platform. Name and platform together are unique in a lock.
+// Artifact is one file, one image or one manifest for one platform. Name and platform together are unique in a lock.
 type Artifact struct {
 	Name     string `json:"name"`              // kubelet; of an image its reference, registry.k8s.io/pause:3.10.2
-	Type     string `json:"type"`              // file or image
+	Type     string `json:"type"`              // file, image or manifest
 	Version  string `json:"version,omitempty"` // v1.36.3; empty for an image, whose reference says it
 	Platform string `json:"platform"`          // linux/amd64
 	Digest   string `json:"digest"`            // sha256:<hex> of the file, or of the image's manifest
@@ -63,7 +64,7 @@ type Artifact struct {
 	// Source of a file that upstream publishes; an image's name says it.
 	Source *Source `json:"source,omitempty"`
 	// Verified tells how the digest was known to be right when the lock was made: catalogue,
-	// signature, tls, http, or several with a comma between. Empty: by whoever made the lock.
+	// document, signature, tls, http, or several with a comma between. Empty: by whoever made the lock.
 	Verified string `json:"verified,omitempty"`
 }
 
@@ -78,6 +79,7 @@ type Source struct {
 // How a digest was known to be right.
 const (
 	ByCatalogue = "catalogue" // the built-in catalogue, or one that the user named, holds it
+	ByDocument  = "document"  // the cluster's document does
 	BySignature = "signature" // the project has signed it
 	ByTLS       = "tls"       // its registry or publisher said so, over TLS
 	ByHTTP      = "http"      // a mirror said so, and anybody on the way could have
@@ -135,7 +137,7 @@ func (l Lock) Validate() error {
 			seen[key] = true
 		}
 		switch a.Type {
-		case File:
+		case File, Manifest:
 			if !nameForm.MatchString(a.Name) { // it is part of a path on hosts
 				problem(at, "is not a file's name: write kubelet, or cni/bridge, say")
 			}
@@ -148,7 +150,7 @@ func (l Lock) Validate() error {
 				problem(at, "%v; write a full reference such as registry.k8s.io/pause:3.10.2", err)
 			}
 		default:
-			problem(at, "has type %q; write %q or %q", a.Type, File, Image)
+			problem(at, "has type %q; write %q, %q or %q", a.Type, File, Image, Manifest)
 		}
 		if !platformForm.MatchString(a.Platform) {
 			problem(at, "has platform %q; write one such as linux/amd64", a.Platform)

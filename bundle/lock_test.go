@@ -43,7 +43,7 @@ func TestLockIsParsedStrictly(t *testing.T) {
 		"kind":             {"ArtifactLock", "Lock", `kind: is "Lock"; write "ArtifactLock"`},
 		"origin":           {"upstream", "elsewhere", `origin: is "elsewhere"; write "built" or "upstream"`},
 		"no name":          {"- name: kubelet", "- name: ''", "artifacts[0] ( v1.36.3): has no name"},
-		"type":             {"type: file", "type: tar", `artifacts[0] (kubelet v1.36.3): has type "tar"; write "file" or "image"`},
+		"type":             {"type: file", "type: tar", `artifacts[0] (kubelet v1.36.3): has type "tar"; write "file", "image" or "manifest"`},
 		"no platform":      {"platform: linux/amd64", "platform: ''", `has platform ""; write one such as linux/amd64`},
 		"platform":         {"platform: linux/amd64", "platform: amd64", `has platform "amd64"`},
 		"twice":            {"linux/arm64", "linux/amd64", "artifacts[1] (kubelet v1.36.3): is there twice for platform linux/amd64"},

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ type Wish struct {
 	Kubernetes string            // v1.36.3
 	Versions   map[string]string // of the files that are not Kubernetes' own; empty: those of the catalogue
 	Images     []string          // full references
+	Documents  []Document        `json:",omitempty"`
 	Platforms  []string          // linux/amd64
 }
 
@@ -114,6 +116,13 @@ func (w Wish) downloads(catalogue *Catalogue) ([]Download, error) {
 			return nil, err
 		}
 		all = append(all, d...)
+		for _, document := range w.Documents {
+			d, err := catalogue.Document(document, p)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, d)
+		}
 	}
 	return all, nil
 }
@@ -187,6 +196,9 @@ func (x *resolver) file(ctx context.Context, d Download) (err error) {
 		}
 	}()
 	digest, verified := d.Digest, []string{ByCatalogue}
+	if d.ByDocument {
+		verified = []string{ByDocument}
+	}
 	if digest == "" {
 		if digest, err = x.sum(ctx, d); err != nil {
 			return err
@@ -198,9 +210,11 @@ func (x *resolver) file(ctx context.Context, d Download) (err error) {
 	} else if signed {
 		verified = append(verified, BySignature)
 	}
-	a := Artifact{Name: d.Name, Type: File, Version: d.Version, Platform: d.Platform, Verified: strings.Join(verified, ",")}
+	a := Artifact{Name: d.Name, Type: cmp.Or(d.Type, File), Version: d.Version, Platform: d.Platform, Verified: strings.Join(verified, ",")}
 	if d.Members == nil {
-		a.Digest, a.Source = digest, &Source{URL: d.URL}
+		if a.Digest = digest; isURL(d.URL) {
+			a.Source = &Source{URL: d.URL}
+		}
 		if a.Size, err = x.whole(ctx, d, digest); err == nil {
 			x.add(a)
 		}
@@ -232,6 +246,9 @@ func (x *resolver) file(ctx context.Context, d Download) (err error) {
 func (x *resolver) whole(ctx context.Context, d Download, digest string) (int64, error) {
 	if n, err := sizeOf(ctx, x.dir, digest); err == nil {
 		return n, nil
+	}
+	if !isURL(d.URL) {
+		return x.local(ctx, d, digest)
 	}
 	from, err := x.remote.fileLocations(digest, d.URL)
 	if err != nil {

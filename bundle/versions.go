@@ -29,6 +29,12 @@ func (l Lock) Versions(platform string) config.Versions {
 		}
 		i := strings.LastIndex(a.Name, ":")
 		name, tag := a.Name[:i], a.Name[i+1:]
+		switch name {
+		case "quay.io/calico/node":
+			v.Calico = tag
+		case "docker.io/rajchaudhuri/weave-kube":
+			v.Weave = tag
+		}
 		base := name[strings.LastIndex(name, "/")+1:]
 		if base != "flannel" && name != "docker.io/library/haproxy" && !strings.HasPrefix(name, home) {
 			continue

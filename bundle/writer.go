@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -60,7 +61,7 @@ func removeNew(dir string) error {
 	return nil
 }
 
-// AddFile copies a file into the bundle. Name, Version and Platform of a are the caller's; the rest is found out.
+// AddFile copies a file into the bundle. Name, Version, Platform and, of a manifest, Type of a are the caller's; the rest is found out.
 func (w *Writer) AddFile(ctx context.Context, a Artifact, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -71,7 +72,7 @@ func (w *Writer) AddFile(ctx context.Context, a Artifact, path string) error {
 	if err != nil {
 		return fmt.Errorf("add %s: %w", a, err)
 	}
-	a.Type, a.Digest, a.Size = File, x.digest, x.size
+	a.Type, a.Digest, a.Size = cmp.Or(a.Type, File), x.digest, x.size
 	w.add(a)
 	return nil
 }
@@ -99,6 +100,9 @@ func (w *Writer) Close() error {
 	}
 	return nil
 }
+
+// Take is for an artifact whose blobs are in the folder already.
+func (w *Writer) Take(a Artifact) { w.add(a) }
 
 func (w *Writer) add(a Artifact) {
 	w.mu.Lock()

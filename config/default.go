@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"time"
+
+	"github.com/blang/semver/v4"
 )
 
 // Versions are those of what a cluster is made of. A bundle knows them; where there is
@@ -13,6 +15,8 @@ type Versions struct {
 	CoreDNS    string // v1.14.2
 	Pause      string // 3.10.2
 	Flannel    string // v0.28.10
+	Calico     string // v3.32.1
+	Weave      string // 2.9.0
 	HAProxy    string // 2.6.12
 }
 
@@ -41,12 +45,20 @@ func minor(version string) string {
 	return strings.Join(parts[:min(len(parts), 2)], ".")
 }
 
+// AtLeast tells whether the cluster has this version of Kubernetes, v1.36.0, say, or a newer one.
+func (c *Cluster) AtLeast(version string) bool {
+	want, errWant := semver.ParseTolerant(version)
+	have, err := semver.ParseTolerant(c.Spec.KubernetesVersion)
+	return errWant == nil && err == nil && have.GTE(want)
+}
+
 // Versions are those that a document names.
 func (c *Cluster) Versions() Versions {
 	s := c.Spec
 	_, pause, _ := strings.Cut(s.Runtime.SandboxImage, "/pause:")
 	_, haproxy, _ := strings.Cut(s.ControlPlane.LoadBalancer.Image, "/haproxy:")
-	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version, HAProxy: haproxy}
+	return Versions{Kubernetes: s.KubernetesVersion, Etcd: s.Etcd.ImageTag, CoreDNS: s.DNS.ImageTag, Pause: pause, Flannel: s.Network.CNI.Flannel.Version,
+		Calico: s.Network.CNI.Calico.Version, Weave: s.Network.CNI.Weave.Version, HAProxy: haproxy}
 }
 
 // Default fills what the document leaves open, first from v, then with what goes with its version of Kubernetes.
@@ -69,14 +81,14 @@ func (c *Cluster) Default(v Versions) {
 		set(&s.Etcd.ImageTag, v.Etcd, row.Etcd)
 		set(&s.Etcd.DataDir, "/var/lib/etcd")
 	}
-	set(&s.Network.ServiceCIDR, "10.96.0.0/12")
 	set(&s.Network.DNSDomain, "cluster.local")
 	set(&s.Network.CNI.Name, "flannel")
+	s.Network.defaults(s.Network.CNI.Name == "flannel")
 	if s.Network.CNI.Name == "flannel" {
-		set(&s.Network.PodCIDR, "10.244.0.0/16")
 		set(&s.Network.CNI.Flannel.Backend, "vxlan")
 		set(&s.Network.CNI.Flannel.Version, v.Flannel, row.Flannel)
 	}
+	c.defaultCNI(v)
 	set(&s.KubeProxy.Mode, "iptables")
 	set(&s.DNS.ImageTag, v.CoreDNS, row.CoreDNS)
 	if s.DNS.Replicas == 0 {
@@ -114,11 +126,31 @@ func (c *Cluster) Node(name string, role Role, f Facts) Node {
 	if !n.Has(role) {
 		n.Roles = []Role{role}
 	}
-	if n.Address == "" && f.DefaultIP.IsValid() {
-		n.Address = f.DefaultIP.String()
-	}
+	n = c.Addressed(n, f)
 	if n.RuntimeSocket == "" && c.Spec.Runtime.Socket == "" && len(f.Sockets) == 1 {
 		n.RuntimeSocket = f.Sockets[0]
+	}
+	return n
+}
+
+// Addressed gives a node the addresses that the document leaves open: that of the cluster's own family,
+// and in a dual-stack cluster the one of the other family.
+func (c *Cluster) Addressed(n Node, f Facts) Node {
+	v6 := c.Spec.Network.IPv6()
+	if own := f.IP(v6); n.Address == "" && own.IsValid() {
+		n.Address = own.String()
+	} else if n.Address == "" && f.DefaultIP.IsValid() {
+		n.Address = f.DefaultIP.String() // preflight has a word on it
+	}
+	if !c.Spec.Network.DualStack() || n.OtherAddress != "" || !n.IP().IsValid() {
+		return n
+	}
+	other := f.Beside[n.IP()]
+	if !other.IsValid() {
+		other = f.IP(!n.IP().Is6())
+	}
+	if other.IsValid() {
+		n.OtherAddress = other.String()
 	}
 	return n
 }
@@ -170,6 +202,9 @@ func (n Node) Over(base Node) Node {
 	}
 	if n.Address != "" {
 		base.Address = n.Address
+	}
+	if n.OtherAddress != "" {
+		base.OtherAddress = n.OtherAddress
 	}
 	if n.Labels != nil {
 		base.Labels = n.Labels

@@ -30,8 +30,8 @@ func TestParseSaysWhatToWriteInstead(t *testing.T) {
 
 		"unknown field at the top":     {head + "specs: {}", "specs: unknown field: write one of apiVersion, kind, metadata, spec"},
 		"wrong case is unknown":        {head + "Spec: {}", "Spec: unknown field: write one of apiVersion, kind, metadata, spec"},
-		"unknown field in an object":   {head + "spec: {network: {cni: {nam: flannel}}}", "spec.network.cni.nam: unknown field: write one of flannel, name"},
-		"unknown field in a list":      {head + "spec: {hosts: [{name: a}, {nme: b}]}", "spec.hosts[1].nme: unknown field: write one of address, hooks, kubeletArgs, labels, name, roles, runtimeSocket, ssh, taints"},
+		"unknown field in an object":   {head + "spec: {network: {cni: {nam: flannel}}}", "spec.network.cni.nam: unknown field: write one of calico, flannel, manifest, mtu, name, weave"},
+		"unknown field in a list":      {head + "spec: {hosts: [{name: a}, {nme: b}]}", "spec.hosts[1].nme: unknown field: write one of address, hooks, kubeletArgs, labels, name, otherAddress, providerID, roles, runtimeSocket, ssh, taints"},
 		"unknown field of Kubernetes":  {head + "spec: {etcd: {extraEnvs: [{name: A, valueFrom: {fieldRef: {field: x}}}]}}", "spec.etcd.extraEnvs[0].valueFrom.fieldRef.field: unknown field: write one of apiVersion, fieldPath"},
 		"unknown field beside inlined": {head + "spec: {etcd: {extraEnvs: [{name: A, valueFrom: {secretKeyRef: {nam: x}}}]}}", "spec.etcd.extraEnvs[0].valueFrom.secretKeyRef.nam: unknown field: write one of key, name, optional"},
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
 )
 
 // APIVersion and Kind head every document.
@@ -44,6 +45,7 @@ type Spec struct {
 	Network           Network      `json:"network"`
 	KubeProxy         KubeProxy    `json:"kubeProxy"`
 	DNS               DNS          `json:"dns"`
+	Addons            Addons       `json:"addons,omitzero"`
 	PKI               PKI          `json:"pki"`
 	Runtime           Runtime      `json:"runtime"`
 	Artifacts         Artifacts    `json:"artifacts,omitzero"`
@@ -125,6 +127,8 @@ type ExternalEtcd struct {
 
 // Network is the pod network and the service network.
 type Network struct {
+	// PodCIDR and ServiceCIDR are a range, or two of different families with a comma between them:
+	// dual-stack. The family that comes first is the cluster's own.
 	PodCIDR     string `json:"podCIDR"`
 	ServiceCIDR string `json:"serviceCIDR"`
 	DNSDomain   string `json:"dnsDomain"`
@@ -133,21 +137,58 @@ type Network struct {
 
 // CNI is the pod network's implementation.
 type CNI struct {
-	Name    string  `json:"name"` // flannel or none
-	Flannel Flannel `json:"flannel,omitzero"`
+	Name string `json:"name"` // one of [CNIs]
+	// MTU of pods' interfaces; 0: the network finds out by itself.
+	MTU      int      `json:"mtu,omitempty"`
+	Flannel  Flannel  `json:"flannel,omitzero"`
+	Calico   Calico   `json:"calico,omitzero"`
+	Weave    Weave    `json:"weave,omitzero"`
+	Manifest Manifest `json:"manifest,omitzero"`
 }
 
 // Flannel are the settings of the flannel network.
 type Flannel struct {
-	Backend string `json:"backend,omitempty"` // vxlan or host-gw
+	Backend string `json:"backend,omitempty"` // one of [FlannelBackends]
 	Version string `json:"version,omitempty"` // of the image
-	// Interface that carries the traffic between hosts; empty: that of the default route.
+	// At most one of these chooses the interface that carries the traffic between hosts: its name or
+	// address; a regular expression of either; an address that is reached through it. None: that of
+	// the default route.
+	Interface         string `json:"interface,omitempty"`
+	InterfaceRegex    string `json:"interfaceRegex,omitempty"`
+	InterfaceCanReach string `json:"interfaceCanReach,omitempty"`
+	// NFTables has flannel write its rules with nft, not with iptables.
+	NFTables bool `json:"nftables,omitempty"`
+}
+
+// Calico are the settings of the Calico network, whose manifest is an artifact.
+type Calico struct {
+	Version       string `json:"version,omitempty"`       // of the manifest and its images
+	Encapsulation string `json:"encapsulation,omitempty"` // one of [CalicoEncapsulations]
+	// Interface is a method of Calico's IP_AUTODETECTION_METHOD: first-found, interface=eth.*,
+	// can-reach=192.0.2.1, cidr=192.0.2.0/24...; empty: kubernetes-internal-ip, the node's own address.
 	Interface string `json:"interface,omitempty"`
+	// Typha is how many of it stand between the nodes and the API; nil: none below 50 nodes.
+	Typha *int32 `json:"typha,omitempty"`
+}
+
+// Weave are the settings of the Weave network.
+type Weave struct {
+	Version string `json:"version,omitempty"` // of the images
+	// AcceptDeprecated has to be true: its makers are gone, and a fork mends the worst alone.
+	AcceptDeprecated bool `json:"acceptDeprecated,omitempty"`
+	// PasswordFile on the machine where kubewright runs holds a password; with it, traffic between hosts is encrypted.
+	PasswordFile string `json:"passwordFile,omitempty"`
+}
+
+// Manifest is a pod network that is somebody else's.
+type Manifest struct {
+	Source string `json:"source,omitempty"` // a file where kubewright runs, or a URL
+	SHA256 string `json:"sha256,omitempty"` // of it, hexadecimal
 }
 
 // KubeProxy makes services reachable on each node.
 type KubeProxy struct {
-	Mode string `json:"mode"` // iptables, nftables or none
+	Mode string `json:"mode"` // one of [ProxyModes]
 	// Config is merged over the defaults; the fields are those of a
 	// kubeproxy.config.k8s.io/v1alpha1 KubeProxyConfiguration and checked as such.
 	Config map[string]any `json:"config,omitempty"`
@@ -158,6 +199,19 @@ type DNS struct {
 	ImageTag string `json:"imageTag"`
 	Replicas int32  `json:"replicas"`
 	Disabled bool   `json:"disabled,omitempty"`
+}
+
+// Addons are what many clusters have beside what makes them one. None of it is on by default.
+type Addons struct {
+	MetricsServer bool `json:"metricsServer,omitempty"` // kubectl top, and autoscaling by CPU
+	LocalPath     bool `json:"localPath,omitempty"`     // a default StorageClass of folders on the nodes
+	// Ingress is a controller of Ingress rules: one of [Ingresses], or empty.
+	Ingress string `json:"ingress,omitempty"`
+	// DefaultDeny are namespaces where only what a NetworkPolicy allows gets in or out, but for DNS.
+	DefaultDeny []string `json:"defaultDeny,omitempty"`
+	// CloudController tells the cluster which machines of a cloud its nodes are, and makes load balancers there.
+	CloudController CloudController `json:"cloudController,omitzero"`
+	EBSCSI          bool            `json:"ebsCSI,omitempty"` // a default StorageClass of volumes in EC2
 }
 
 // PKI is how keys and certificates are made. What exists is loaded and never replaced.
@@ -213,7 +267,36 @@ type Timeouts struct {
 
 // Provider is where machines come from.
 type Provider struct {
-	Name string `json:"name"` // hosts: they are there, and reached over SSH
+	Name string       `json:"name"` // hosts: they are there, and reached over SSH; kind: containers; aws: EC2
+	Kind KindProvider `json:"kind,omitzero"`
+	AWS  AWSProvider  `json:"aws,omitzero"`
+}
+
+// KindProvider is how machines are made that are containers: so many of a kind, or one by one.
+type KindProvider struct {
+	ControlPlanes int    `json:"controlPlanes,omitempty"` // 1
+	Workers       int    `json:"workers,omitempty"`
+	Image         string `json:"image,omitempty"` // of all nodes; empty: kind's own
+	// Nodes are the containers one by one, instead of how many there are.
+	Nodes []KindNode `json:"nodes,omitempty"`
+	// APIServerAddress and APIServerPort are where the API server is reached on this machine: 127.0.0.1, and a port that is free.
+	APIServerAddress string   `json:"apiServerAddress,omitempty"`
+	APIServerPort    int32    `json:"apiServerPort,omitempty"`
+	DNSSearch        []string `json:"dnsSearch,omitzero"` // not omitempty: [] means none, null that of this machine
+	// Patches of each container's own configuration of containerd, which kind applies: TOML, and JSON 6902 patches.
+	ContainerdConfigPatches         []string `json:"containerdConfigPatches,omitempty"`
+	ContainerdConfigPatchesJSON6902 []string `json:"containerdConfigPatchesJSON6902,omitempty"`
+}
+
+// KindNode is a container that is a node; what else may differ from node to node goes with it.
+type KindNode struct {
+	Role              Role                   `json:"role"`
+	Image             string                 `json:"image,omitempty"`
+	Labels            map[string]string      `json:"labels,omitempty"`
+	Taints            []corev1.Taint         `json:"taints,omitzero"`
+	KubeletArgs       []Arg                  `json:"kubeletArgs,omitempty"`
+	ExtraMounts       []v1alpha4.Mount       `json:"extraMounts,omitempty"`
+	ExtraPortMappings []v1alpha4.PortMapping `json:"extraPortMappings,omitempty"`
 }
 
 // SSH is how "kubewright up" reaches a host. What is empty, ~/.ssh/config says, else ssh's own default.
@@ -260,8 +343,12 @@ type Node struct {
 	Roles []Role `json:"roles,omitempty"` // a control plane without worker gets the taint
 	// Address is the IP that the API server advertises, and etcd's.
 	// Empty: that of the interface with the default route.
-	Address string            `json:"address,omitempty"`
-	Labels  map[string]string `json:"labels,omitempty"`
+	Address string `json:"address,omitempty"`
+	// ProviderID is what the node is to its cloud, aws:///eu-west-1a/i-0123456789abcdef0, say. It can't be changed while there is the node.
+	ProviderID string `json:"providerID,omitempty"`
+	// OtherAddress is that of the other family, in a dual-stack cluster. Empty: one that the same interface has.
+	OtherAddress string            `json:"otherAddress,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
 	// Taints that the kubelet registers. Null: control planes get node-role.kubernetes.io/control-plane:NoSchedule.
 	Taints      []corev1.Taint `json:"taints,omitzero"` // not omitempty: [] means none
 	KubeletArgs []Arg          `json:"kubeletArgs,omitempty"`
@@ -287,6 +374,16 @@ func (n Node) IP() netip.Addr {
 	return ip
 }
 
+// IPs are its addresses as far as they are known, the cluster's own family first.
+func (n Node) IPs() (all []netip.Addr) {
+	for _, s := range []string{n.Address, n.OtherAddress} {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			all = append(all, ip)
+		}
+	}
+	return all
+}
+
 // Duration is a time.Duration that reads and writes "10m".
 type Duration struct{ time.Duration }
 
@@ -297,33 +394,53 @@ func (d *Duration) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// IP is the address at which others reach the host in one of the families; the zero Addr where it has none.
+// A host without a default route of that family is taken at the interface of its other default route.
+func (f Facts) IP(v6 bool) netip.Addr {
+	for _, ip := range []netip.Addr{f.DefaultIP, f.DefaultIPv6, f.Beside[f.DefaultIP], f.Beside[f.DefaultIPv6]} {
+		if ip.IsValid() && ip.Is6() == v6 {
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
+
 // Facts are what a host is, gathered once, before the first phase.
 type Facts struct {
-	Hostname      string            `json:"hostname"`
-	Machine       string            `json:"machine"` // amd64, arm64
-	Kernel        string            `json:"kernel"`  // uname -r
-	OS            string            `json:"os"`      // PRETTY_NAME of os-release
-	Addresses     []netip.Prefix    `json:"addresses"`
-	Routes        []netip.Prefix    `json:"routes"`    // of the main table, without default routes
-	DefaultIP     netip.Addr        `json:"defaultIP"` // source address of the default route
-	MachineID     string            `json:"machineID"`
-	ProductUUID   string            `json:"productUUID"`   // of the firmware; empty where it has none
-	MACs          []string          `json:"macs"`          // of interfaces with an address that others reach
-	Clock         time.Duration     `json:"clock"`         // what the host's is ahead of ours
-	DiskFree      int64             `json:"diskFree"`      // bytes, below /var/lib
-	CPUs          int               `json:"cpus"`          // usable
-	MemoryBytes   int64             `json:"memoryBytes"`   // MemTotal
-	CgroupVersion int               `json:"cgroupVersion"` // 1 or 2
-	SwapOn        bool              `json:"swapOn"`        // /proc/swaps names one
-	Root          bool              `json:"root"`          // we run as uid 0
-	Systemd       bool              `json:"systemd"`       // is pid 1
-	Resolved      bool              `json:"resolved"`      // systemd-resolved answers
-	TrustDirs     []string          `json:"trustDirs"`     // directories with CA certificates, beside /etc/ssl/certs
-	Listening     []uint16          `json:"listening"`     // TCP ports with a listener
-	Sockets       []string          `json:"sockets"`       // runtime sockets that exist
-	OwnContainerd bool              `json:"ownContainerd"` // containerd's unit is one that kubewright wrote
-	CgroupDriver  string            `json:"cgroupDriver"`  // of the runtime, systemd or cgroupfs; empty: nobody asked, or it does not say
-	Sysctls       map[string]string `json:"sysctls"`       // those that matter, by name; absent where the kernel has none
-	Commands      map[string]string `json:"commands"`      // path by name, of the commands that matter
-	Present       map[string]bool   `json:"present"`       // paths that preflight looks at
+	Hostname    string         `json:"hostname"`
+	Machine     string         `json:"machine"` // amd64, arm64
+	Kernel      string         `json:"kernel"`  // uname -r
+	OS          string         `json:"os"`      // PRETTY_NAME of os-release
+	Addresses   []netip.Prefix `json:"addresses"`
+	Routes      []netip.Prefix `json:"routes"`      // of the main table, without default routes
+	DefaultIP   netip.Addr     `json:"defaultIP"`   // source address of the default route, of IPv4 if there is one
+	DefaultIPv6 netip.Addr     `json:"defaultIPv6"` // that of IPv6
+	Gateways    []netip.Addr   `json:"gateways"`    // of all routes
+	Resolvers   []netip.Addr   `json:"resolvers"`   // name servers, but for those on the host itself
+	// RouteEnds is the interface whose default route of IPv6 the kernel takes from router advertisements, as
+	// long as it does not forward (accept_ra is 1); empty: there is none.
+	RouteEnds string `json:"routeEnds"`
+	// Beside an address: the first of the other family on the same interface.
+	Beside        map[netip.Addr]netip.Addr `json:"beside"`
+	MTUs          map[netip.Addr]int        `json:"mtus"` // bytes, of the interface that has an address
+	MachineID     string                    `json:"machineID"`
+	ProductUUID   string                    `json:"productUUID"`   // of the firmware; empty where it has none
+	MACs          []string                  `json:"macs"`          // of interfaces with an address that others reach
+	Clock         time.Duration             `json:"clock"`         // what the host's is ahead of ours
+	DiskFree      int64                     `json:"diskFree"`      // bytes, below /var/lib
+	CPUs          int                       `json:"cpus"`          // usable
+	MemoryBytes   int64                     `json:"memoryBytes"`   // MemTotal
+	CgroupVersion int                       `json:"cgroupVersion"` // 1 or 2
+	SwapOn        bool                      `json:"swapOn"`        // /proc/swaps names one
+	Root          bool                      `json:"root"`          // we run as uid 0
+	Systemd       bool                      `json:"systemd"`       // is pid 1
+	Resolved      bool                      `json:"resolved"`      // systemd-resolved answers
+	TrustDirs     []string                  `json:"trustDirs"`     // directories with CA certificates, beside /etc/ssl/certs
+	Listening     []uint16                  `json:"listening"`     // TCP ports with a listener
+	Sockets       []string                  `json:"sockets"`       // runtime sockets that exist
+	OwnContainerd bool                      `json:"ownContainerd"` // containerd's unit is one that kubewright wrote
+	CgroupDriver  string                    `json:"cgroupDriver"`  // of the runtime, systemd or cgroupfs; empty: nobody asked, or it does not say
+	Sysctls       map[string]string         `json:"sysctls"`       // those that matter, by name; absent where the kernel has none
+	Commands      map[string]string         `json:"commands"`      // path by name, of the commands that matter
+	Present       map[string]bool           `json:"present"`       // paths that preflight looks at
 }

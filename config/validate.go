@@ -21,11 +21,14 @@ import (
 
 // The choices of the fields that have few.
 var (
-	Algorithms      = []string{"ECDSA-P256", "ECDSA-P384", "RSA-2048", "RSA-3072", "RSA-4096"}
-	CNIs            = []string{"flannel", "none"}
-	FlannelBackends = []string{"vxlan", "host-gw"}
-	ProxyModes      = []string{"iptables", "nftables", "none"}
-	minors          = []uint64{34, 35, 36} // of Kubernetes 1
+	Algorithms           = []string{"ECDSA-P256", "ECDSA-P384", "RSA-2048", "RSA-3072", "RSA-4096"}
+	CNIs                 = []string{"flannel", "calico", "weave", "manifest", "none"}
+	FlannelBackends      = []string{"vxlan", "host-gw", "wireguard"}
+	CalicoEncapsulations = []string{"vxlan", "none", "ipip"}
+	ProxyModes           = []string{"iptables", "nftables", "ipvs", "none"}
+	Ingresses            = []string{"traefik"}
+	CloudControllers     = []string{"aws"}
+	minors               = []uint64{34, 35, 36} // of Kubernetes 1
 )
 
 // problems collects errors, each with the path of the field that it is about.
@@ -78,6 +81,7 @@ func (c *Cluster) Validate() error {
 	}
 	p.network(s)
 	p.oneOf("spec.kubeProxy.mode", s.KubeProxy.Mode, ProxyModes)
+	p.addons(s)
 	p.oneOf("spec.pki.algorithm", s.PKI.Algorithm, Algorithms)
 	if s.PKI.Validity.Duration <= 0 || s.PKI.CAValidity.Duration <= 0 {
 		p.add("spec.pki", "validity and caValidity must be longer than nothing: write 8760h, say")
@@ -199,51 +203,15 @@ func (p *problems) args(path string, args []Arg) {
 func (p *problems) network(s Spec) {
 	n := s.Network
 	p.each("spec.network.dnsDomain", validation.IsDNS1123Subdomain(n.DNSDomain))
-	p.oneOf("spec.network.cni.name", n.CNI.Name, CNIs)
-	service, serviceOK := p.cidr("spec.network.serviceCIDR", n.ServiceCIDR)
-	if serviceOK && service.Addr().BitLen()-service.Bits() < 4 {
-		// The DNS service takes the tenth address.
-		p.add("spec.network.serviceCIDR", "%s holds fewer than 16 addresses: write a larger range", service)
+	if name := n.CNI.Name; !slices.Contains(CNIs, name) {
+		p.add("spec.network.cni.name", "%q is unknown: write one of %s; manifest installs any other, named by manifest: {source: FILE or address, sha256: DIGEST}", name, strings.Join(CNIs, ", "))
 	}
+	p.cni(n)
+	p.ranges(s)
+	p.mtu(n)
 	if n.CNI.Name == "flannel" {
-		p.oneOf("spec.network.cni.flannel.backend", n.CNI.Flannel.Backend, FlannelBackends)
-		if n.PodCIDR == "" {
-			p.add("spec.network.podCIDR", "flannel needs one: write 10.244.0.0/16, say")
-		}
+		p.flannel(n)
 	}
-	if n.PodCIDR == "" {
-		return
-	}
-	pod, podOK := p.cidr("spec.network.podCIDR", n.PodCIDR)
-	if !podOK {
-		return
-	}
-	// The controller manager gives each node a /24 (IPv6: a /64).
-	if mask := map[bool]int{true: 24, false: 64}[pod.Addr().Is4()]; pod.Bits() > mask {
-		p.add("spec.network.podCIDR", "%s is smaller than one node's share, a /%d: write a larger range", pod, mask)
-	}
-	if serviceOK && pod.Addr().Is4() != service.Addr().Is4() {
-		p.add("spec.network", "podCIDR %s and serviceCIDR %s are of different IP families: write both as IPv4 or both as IPv6", pod, service)
-	}
-	if serviceOK && pod.Overlaps(service) {
-		p.add("spec.network", "podCIDR %s and serviceCIDR %s overlap: write ranges that have no address in common", pod, service)
-	}
-}
-
-func (p *problems) cidr(path, s string) (netip.Prefix, bool) {
-	if strings.Contains(s, ",") {
-		p.add(path, "%q holds two ranges: write one; dual-stack is not supported yet", s)
-		return netip.Prefix{}, false
-	}
-	cidr, err := netip.ParsePrefix(s)
-	if err != nil {
-		p.add(path, "%q is not a range: write ADDRESS/BITS, 10.244.0.0/16, say", s)
-		return netip.Prefix{}, false
-	}
-	if cidr != cidr.Masked() {
-		p.add(path, "%s has bits set behind the mask: write %s", cidr, cidr.Masked())
-	}
-	return cidr.Masked(), true
 }
 
 // document checks overrides against the type that reads them.
@@ -291,6 +259,12 @@ func (p *problems) hosts(hosts []Node) {
 				p.add(at+".ssh", "leads to the host of spec.hosts[%d] already, %s", j, way.Address)
 			}
 			ways[way] = i
+		}
+		if ip, err := netip.ParseAddr(h.OtherAddress); h.OtherAddress != "" && (err != nil || h.IP().IsValid() && ip.Is6() == h.IP().Is6()) {
+			p.add(at+".otherAddress", "%q: write an IP address of the family that %s is not of", h.OtherAddress, first(h.Address, "address"))
+		}
+		if scheme, _, ok := strings.Cut(h.ProviderID, "://"); h.ProviderID != "" && (!ok || scheme == "" || strings.ContainsAny(h.ProviderID, " \"'")) {
+			p.add(at+".providerID", "%q: write what the cloud calls the machine, aws:///eu-west-1a/i-0123456789abcdef0, say", h.ProviderID)
 		}
 		for k, v := range h.Labels {
 			p.each(at+".labels."+k, validation.IsQualifiedName(k))

@@ -51,33 +51,55 @@ func TestValidateSaysWhatToWriteInstead(t *testing.T) {
 		"etcd's names": {"spec: {etcd: {serverCertSANs: [_], peerCertSANs: [-]}}", "2 problems:\n  - spec.etcd.peerCertSANs[0]: \"-\" is neither an IP address nor a DNS name\n  - spec.etcd.serverCertSANs[0]: \"_\" is neither an IP address nor a DNS name"},
 		"etcd's data":  {"spec: {etcd: {dataDir: data}}", `spec.etcd.dataDir: "data" is not absolute: write a path that begins with /`},
 
-		"dashes of a flag":       {"spec: {scheduler: {extraArgs: [{name: v}, {name: --v=4}]}}", `spec.scheduler.extraArgs[1].name: "--v=4": write the flag's name without dashes, and its value under value`},
-		"dashes of etcd's flag":  {"spec: {etcd: {extraArgs: [{name: -v}]}}", `spec.etcd.extraArgs[0].name: "-v": write the flag's name without dashes, and its value under value`},
-		"dashes of the kubelet":  {"spec: {hosts: [{name: a, kubeletArgs: [{name: --v}]}]}", `spec.hosts[0].kubeletArgs[0].name: "--v": write the flag's name without dashes, and its value under value`},
-		"environment":            {"spec: {controllerManager: {extraEnvs: [{name: 1a}]}}", "spec.controllerManager.extraEnvs[0].name: a valid environment variable name"},
-		"environment of etcd":    {"spec: {etcd: {extraEnvs: [{name: a=b}]}}", "spec.etcd.extraEnvs[0].name: a valid environment variable name"},
-		"volume":                 {"spec: {apiServer: {extraVolumes: [{name: x, hostPath: a, mountPath: /b}]}}", `spec.apiServer.extraVolumes[0]: hostPath "a" and mountPath "/b" must both be absolute`},
-		"network's name":         {"spec: {network: {cni: {name: calico}}}", `spec.network.cni.name: "calico" is unknown: write one of flannel, none`},
-		"flannel's backend":      {"spec: {network: {cni: {flannel: {backend: udp}}}}", `spec.network.cni.flannel.backend: "udp" is unknown: write one of vxlan, host-gw`},
-		"kube-proxy's mode":      {"spec: {kubeProxy: {mode: ipvs}}", `spec.kubeProxy.mode: "ipvs" is unknown: write one of iptables, nftables, none`},
-		"domain":                 {"spec: {network: {dnsDomain: .}}", "spec.network.dnsDomain: a lowercase RFC 1123 subdomain"},
-		"range of pods":          {"spec: {network: {podCIDR: 10.244.0.0}}", `spec.network.podCIDR: "10.244.0.0" is not a range: write ADDRESS/BITS, 10.244.0.0/16, say`},
-		"range of services":      {"spec: {network: {serviceCIDR: 10.96/12}}", `spec.network.serviceCIDR: "10.96/12" is not a range: write ADDRESS/BITS, 10.244.0.0/16, say`},
-		"bits behind the mask":   {"spec: {network: {podCIDR: 10.244.1.0/16}}", "spec.network.podCIDR: 10.244.1.0/16 has bits set behind the mask: write 10.244.0.0/16"},
-		"two ranges":             {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/64\"}}", `spec.network.podCIDR: "10.244.0.0/16,fd00::/64" holds two ranges: write one; dual-stack is not supported yet`},
-		"few pods":               {"spec: {network: {podCIDR: 10.244.0.0/25}}", "spec.network.podCIDR: 10.244.0.0/25 is smaller than one node's share, a /24: write a larger range"},
-		"few pods of IPv6":       {"spec: {network: {podCIDR: fd00:1::/65, serviceCIDR: fd00:2::/112}}", "spec.network.podCIDR: fd00:1::/65 is smaller than one node's share, a /64: write a larger range"},
-		"few services":           {"spec: {network: {serviceCIDR: 10.96.0.0/29}}", "spec.network.serviceCIDR: 10.96.0.0/29 holds fewer than 16 addresses: write a larger range"},
-		"families":               {"spec: {network: {podCIDR: fd00::/48}}", "spec.network: podCIDR fd00::/48 and serviceCIDR 10.96.0.0/12 are of different IP families: write both as IPv4 or both as IPv6"},
-		"overlap":                {"spec: {network: {podCIDR: 10.0.0.0/8}}", "spec.network: podCIDR 10.0.0.0/8 and serviceCIDR 10.96.0.0/12 overlap: write ranges that have no address in common"},
-		"overlap, other way":     {"spec: {network: {podCIDR: 10.96.4.0/24}}", "spec.network: podCIDR 10.96.4.0/24 and serviceCIDR 10.96.0.0/12 overlap: write ranges that have no address in common"},
-		"algorithm":              {"spec: {pki: {algorithm: ED25519}}", `spec.pki.algorithm: "ED25519" is unknown: write one of ECDSA-P256, ECDSA-P384, RSA-2048, RSA-3072, RSA-4096`},
-		"validity":               {"spec: {pki: {validity: -1h}}", "spec.pki: validity and caValidity must be longer than nothing: write 8760h, say"},
-		"validity beyond the CA": {"spec: {pki: {validity: 2h, caValidity: 1h}}", "spec.pki.validity: 2h0m0s is longer than the certificate authority's 1h0m0s: make it shorter"},
-		"socket of a host":       {"spec: {hosts: [{name: a, runtimeSocket: /run/x.sock}]}", `spec.hosts[0].runtimeSocket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
-		"socket":                 {"spec: {runtime: {socket: /run/x.sock}}", `spec.runtime.socket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
-		"replicas":               {"spec: {dns: {replicas: -1}}", "spec.dns.replicas: -1: write 1 or more, or spec.dns.disabled: true"},
-		"timeouts":               {"spec: {timeouts: {discovery: -1s, tlsBootstrap: -1s}}", "2 problems:\n  - spec.timeouts.discovery: -1s is less than nothing: write a duration such as 4m\n  - spec.timeouts.tlsBootstrap: -1s is less than nothing: write a duration such as 4m"},
+		"dashes of a flag":        {"spec: {scheduler: {extraArgs: [{name: v}, {name: --v=4}]}}", `spec.scheduler.extraArgs[1].name: "--v=4": write the flag's name without dashes, and its value under value`},
+		"dashes of etcd's flag":   {"spec: {etcd: {extraArgs: [{name: -v}]}}", `spec.etcd.extraArgs[0].name: "-v": write the flag's name without dashes, and its value under value`},
+		"dashes of the kubelet":   {"spec: {hosts: [{name: a, kubeletArgs: [{name: --v}]}]}", `spec.hosts[0].kubeletArgs[0].name: "--v": write the flag's name without dashes, and its value under value`},
+		"environment":             {"spec: {controllerManager: {extraEnvs: [{name: 1a}]}}", "spec.controllerManager.extraEnvs[0].name: a valid environment variable name"},
+		"environment of etcd":     {"spec: {etcd: {extraEnvs: [{name: a=b}]}}", "spec.etcd.extraEnvs[0].name: a valid environment variable name"},
+		"volume":                  {"spec: {apiServer: {extraVolumes: [{name: x, hostPath: a, mountPath: /b}]}}", `spec.apiServer.extraVolumes[0]: hostPath "a" and mountPath "/b" must both be absolute`},
+		"network's name":          {"spec: {network: {cni: {name: cilium}}}", `spec.network.cni.name: "cilium" is unknown: write one of flannel, calico, weave, manifest, none; manifest installs any other, named by manifest: {source: FILE or address, sha256: DIGEST}`},
+		"flannel's backend":       {"spec: {network: {cni: {flannel: {backend: udp}}}}", `spec.network.cni.flannel.backend: "udp" is unknown: write one of vxlan, host-gw, wireguard`},
+		"kube-proxy's mode":       {"spec: {kubeProxy: {mode: ebpf}}", `spec.kubeProxy.mode: "ebpf" is unknown: write one of iptables, nftables, ipvs, none`},
+		"domain":                  {"spec: {network: {dnsDomain: .}}", "spec.network.dnsDomain: a lowercase RFC 1123 subdomain"},
+		"range of pods":           {"spec: {network: {podCIDR: 10.244.0.0}}", `spec.network.podCIDR: "10.244.0.0" is not a range: write ADDRESS/BITS, 10.244.0.0/16, say`},
+		"range of services":       {"spec: {network: {serviceCIDR: 10.96/12}}", `spec.network.serviceCIDR: "10.96/12" is not a range: write ADDRESS/BITS, 10.96.0.0/12, say`},
+		"bits behind the mask":    {"spec: {network: {podCIDR: 10.244.1.0/16}}", "spec.network.podCIDR: 10.244.1.0/16 has bits set behind the mask: write 10.244.0.0/16"},
+		"dual-stack":              {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/56\", serviceCIDR: \"10.96.0.0/12, fd01::/108\"}}", ""},
+		"dual-stack, IPv6 first":  {"spec: {network: {podCIDR: \"fd00::/48,10.244.0.0/16\"}}", ""},
+		"two ranges of a family":  {"spec: {network: {podCIDR: \"10.244.0.0/16,10.245.0.0/16\"}}", `spec.network.podCIDR: "10.244.0.0/16,10.245.0.0/16" holds two ranges of the same IP family: write one, or one of each, 10.244.0.0/16,fd00:10:244::/56, say`},
+		"three ranges":            {"spec: {network: {serviceCIDR: \"10.96.0.0/16,fd00::/112,fd01::/112\", cni: {name: none}}}", `spec.network.serviceCIDR: "10.96.0.0/16,fd00::/112,fd01::/112" holds 3 ranges: write one, or one of each IP family, 10.96.0.0/12,fd00:10:96::/112, say`},
+		"no second range":         {"spec: {network: {podCIDR: \"10.244.0.0/16,\"}}", `spec.network.podCIDR: "" is not a range: write ADDRESS/BITS, 10.244.0.0/16, say`},
+		"families in an order":    {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/56\", serviceCIDR: \"fd01::/112,10.96.0.0/12\"}}", "spec.network: podCIDR 10.244.0.0/16,fd00::/56 and serviceCIDR fd01::/112,10.96.0.0/12 are not of the same IP families: write the same in both, in the same order, serviceCIDR: 10.96.0.0/12,fd00:10:96::/112, say"},
+		"one family of two":       {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/56\", serviceCIDR: 10.96.0.0/12}}", "spec.network: podCIDR 10.244.0.0/16,fd00::/56 and serviceCIDR 10.96.0.0/12 are not of the same IP families: write the same in both, in the same order, serviceCIDR: 10.96.0.0/12,fd00:10:96::/112, say"},
+		"overlap of the second":   {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/56\", serviceCIDR: \"10.96.0.0/12,fd00::/112\"}}", "spec.network: podCIDR fd00::/56 and serviceCIDR fd00::/112 overlap: write ranges that have no address in common"},
+		"many pods of IPv6":       {"spec: {network: {podCIDR: fd00::/32}}", `spec.network.podCIDR: fd00::/32 holds more shares of a node, each a /64, than the controller manager can count: write fd00::/48, say, or other shares with spec.controllerManager.extraArgs: [{name: node-cidr-mask-size-ipv6, value: "48"}]`},
+		"another share":           {"spec: {network: {podCIDR: fd00::/64}, controllerManager: {extraArgs: [{name: node-cidr-mask-size-ipv6, value: \"80\"}]}}", ""},
+		"another share of two":    {"spec: {network: {podCIDR: \"10.244.0.0/16,fd00::/64\"}, controllerManager: {extraArgs: [{name: node-cidr-mask-size-ipv6, value: many}]}}", `spec.controllerManager.extraArgs: node-cidr-mask-size-ipv6: "many" is not a number of bits: write 64, say`},
+		"shares of nobody":        {"spec: {network: {podCIDR: fd00::/32}, controllerManager: {extraArgs: [{name: allocate-node-cidrs, value: \"false\"}]}}", ""},
+		"fewer shares than hosts": {"spec: {network: {podCIDR: fd00::/64}, hosts: [{name: a}, {name: b}]}", "spec.network.podCIDR: fd00::/64 has room for 1 of 2 hosts, as each node gets a /64: write a larger range"},
+		"many services":           {"spec: {network: {podCIDR: fd00::/48, serviceCIDR: fd01::/64}}", "spec.network.serviceCIDR: fd01::/64 holds more addresses than a service range may: write fd01::/108, say"},
+		"MTU":                     {"spec: {network: {cni: {mtu: 1400}}}", ""},
+		"small MTU":               {"spec: {network: {podCIDR: fd00::/48, cni: {mtu: 1200}}}", "spec.network.cni.mtu: 1200: write a number from 1280 to 65535, or leave it out, and the network finds out by itself"},
+		"MTU of no network":       {"spec: {network: {cni: {name: none, mtu: 1400}}}", "spec.network.cni.mtu: nothing reads it where cni.name is none: leave it out, and tell the network that you install"},
+		"flannel's settings":      {"spec: {network: {cni: {flannel: {backend: wireguard, nftables: true, interfaceRegex: \"eth[01]\"}}}}", ""},
+		"flannel's interfaces":    {"spec: {network: {cni: {flannel: {interface: eth0, interfaceCanReach: 192.0.2.1}}}}", "spec.network.cni.flannel: interface and interfaceCanReach each choose an interface: write one of them"},
+		"flannel's pattern":       {"spec: {network: {cni: {flannel: {interfaceRegex: \"eth[\"}}}}", "spec.network.cni.flannel.interfaceRegex: error parsing regexp: missing closing ]: `[`: write a regular expression, eth[01] or ^10\\.1\\., say"},
+		"flannel's reach":         {"spec: {network: {cni: {flannel: {interfaceCanReach: gateway}}}}", `spec.network.cni.flannel.interfaceCanReach: "gateway" is not an IP address: write one that is reached through the interface, 192.0.2.1, say`},
+		"other address":           {"spec: {hosts: [{name: a, address: 192.0.2.1, otherAddress: \"fd00::1\"}]}", ""},
+		"other address, the same": {"spec: {hosts: [{name: a, address: 192.0.2.1, otherAddress: 192.0.2.2}]}", `spec.hosts[0].otherAddress: "192.0.2.2": write an IP address of the family that 192.0.2.1 is not of`},
+		"few pods":                {"spec: {network: {podCIDR: 10.244.0.0/25}}", "spec.network.podCIDR: 10.244.0.0/25 is smaller than one node's share, a /24: write a larger range"},
+		"few pods of IPv6":        {"spec: {network: {podCIDR: fd00:1::/65, serviceCIDR: fd00:2::/112}}", "spec.network.podCIDR: fd00:1::/65 is smaller than one node's share, a /64: write a larger range"},
+		"few services":            {"spec: {network: {serviceCIDR: 10.96.0.0/29}}", "spec.network.serviceCIDR: 10.96.0.0/29 holds fewer than 16 addresses: write a larger range"},
+		"families":                {"spec: {network: {podCIDR: fd00::/48, serviceCIDR: 10.96.0.0/12}}", "spec.network: podCIDR fd00::/48 and serviceCIDR 10.96.0.0/12 are not of the same IP families: write the same in both, in the same order, serviceCIDR: fd00:10:96::/112, say"},
+		"overlap":                 {"spec: {network: {podCIDR: 10.0.0.0/8}}", "spec.network: podCIDR 10.0.0.0/8 and serviceCIDR 10.96.0.0/12 overlap: write ranges that have no address in common"},
+		"overlap, other way":      {"spec: {network: {podCIDR: 10.96.4.0/24}}", "spec.network: podCIDR 10.96.4.0/24 and serviceCIDR 10.96.0.0/12 overlap: write ranges that have no address in common"},
+		"algorithm":               {"spec: {pki: {algorithm: ED25519}}", `spec.pki.algorithm: "ED25519" is unknown: write one of ECDSA-P256, ECDSA-P384, RSA-2048, RSA-3072, RSA-4096`},
+		"validity":                {"spec: {pki: {validity: -1h}}", "spec.pki: validity and caValidity must be longer than nothing: write 8760h, say"},
+		"validity beyond the CA":  {"spec: {pki: {validity: 2h, caValidity: 1h}}", "spec.pki.validity: 2h0m0s is longer than the certificate authority's 1h0m0s: make it shorter"},
+		"socket of a host":        {"spec: {hosts: [{name: a, runtimeSocket: /run/x.sock}]}", `spec.hosts[0].runtimeSocket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
+		"socket":                  {"spec: {runtime: {socket: /run/x.sock}}", `spec.runtime.socket: "/run/x.sock": write unix:// and an absolute path, unix:///run/containerd/containerd.sock, say`},
+		"replicas":                {"spec: {dns: {replicas: -1}}", "spec.dns.replicas: -1: write 1 or more, or spec.dns.disabled: true"},
+		"timeouts":                {"spec: {timeouts: {discovery: -1s, tlsBootstrap: -1s}}", "2 problems:\n  - spec.timeouts.discovery: -1s is less than nothing: write a duration such as 4m\n  - spec.timeouts.tlsBootstrap: -1s is less than nothing: write a duration such as 4m"},
 
 		"kubelet's unknown field":  {"spec: {kubelet: {maxPod: 5}}", "spec.kubelet.maxPod: unknown field: see the reference of KubeletConfiguration"},
 		"kubelet's unknown deeper": {"spec: {kubelet: {authentication: {anonymous: {enable: true}}}}", "spec.kubelet.authentication.anonymous.enable: unknown field: write one of enabled"},
@@ -122,9 +144,9 @@ func TestValidateReportsAllProblemsAtOnceInOrder(t *testing.T) {
 	want := `7 problems:
   - spec.apiServer.extraArgs[0].name: "--a": write the flag's name without dashes, and its value under value
   - spec.hosts[1].name: "a" is the name of spec.hosts[0] already
-  - spec.kubeProxy.mode: "ebpf" is unknown: write one of iptables, nftables, none
+  - spec.kubeProxy.mode: "ebpf" is unknown: write one of iptables, nftables, ipvs, none
   - spec.kubernetesVersion: "vnonsense" is not a version: write v1.36.3, say
-  - spec.network.cni.flannel.backend: "udp" is unknown: write one of vxlan, host-gw
+  - spec.network.cni.flannel.backend: "udp" is unknown: write one of vxlan, host-gw, wireguard
   - spec.network: podCIDR 10.100.0.0/16 and serviceCIDR 10.96.0.0/12 overlap: write ranges that have no address in common
   - spec.scheduler.extraArgs[0].name: "--b": write the flag's name without dashes, and its value under value`
 	for range 20 { // maps are walked on the way
@@ -194,11 +216,11 @@ spec:
 
 func TestDefaultsGoWithTheVersionOfKubernetes(t *testing.T) {
 	for version, want := range map[string]Versions{
-		"":         {"v1.36.3", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"},
-		"v1.36.0":  {"v1.36.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"},
-		"1.35.8":   {"v1.35.8", "3.6.6-0", "v1.13.1", "3.10.1", "v0.28.10", "2.6.12"},
-		"v1.34.11": {"v1.34.11", "3.6.5-0", "v1.12.1", "3.10.1", "v0.28.10", "2.6.12"},
-		"v1.37.0":  {"v1.37.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "2.6.12"}, // Validate refuses it
+		"":         {"v1.36.3", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "", "", "2.6.12"},
+		"v1.36.0":  {"v1.36.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "", "", "2.6.12"},
+		"1.35.8":   {"v1.35.8", "3.6.6-0", "v1.13.1", "3.10.1", "v0.28.10", "", "", "2.6.12"},
+		"v1.34.11": {"v1.34.11", "3.6.5-0", "v1.12.1", "3.10.1", "v0.28.10", "", "", "2.6.12"},
+		"v1.37.0":  {"v1.37.0", "3.6.8-0", "v1.14.2", "3.10.2", "v0.28.10", "", "", "2.6.12"}, // Validate refuses it
 	} {
 		c := &Cluster{Spec: Spec{KubernetesVersion: version}}
 		c.Default(Versions{})
@@ -216,7 +238,7 @@ func TestDefaultPrefersTheDocumentThenTheBundle(t *testing.T) {
 	c := &Cluster{}
 	c.Default(bundle)
 	s := c.Spec
-	got := Versions{s.KubernetesVersion, s.Etcd.ImageTag, s.DNS.ImageTag, strings.TrimPrefix(s.Runtime.SandboxImage, "registry.k8s.io/pause:"), s.Network.CNI.Flannel.Version, strings.TrimPrefix(s.ControlPlane.LoadBalancer.Image, "docker.io/library/haproxy:")}
+	got := Versions{s.KubernetesVersion, s.Etcd.ImageTag, s.DNS.ImageTag, strings.TrimPrefix(s.Runtime.SandboxImage, "registry.k8s.io/pause:"), s.Network.CNI.Flannel.Version, "", "", strings.TrimPrefix(s.ControlPlane.LoadBalancer.Image, "docker.io/library/haproxy:")}
 	if got != bundle {
 		t.Errorf("from the bundle: %+v", got)
 	}

@@ -142,7 +142,7 @@ func (s *supply) fill(ctx context.Context, t *testing.T, l *lab.Lab) (tool, docu
 // from there to a host without any network; and, beside it, straight to hosts that reach the mirror.
 func TestArtifacts(t *testing.T) {
 	t.Parallel()
-	ctx, l := needLab(t, 10*time.Minute)
+	ctx, l := needLab(t, 30*time.Minute) // with what its parts wait for others
 	s := newSupply(ctx, t, l)
 	tool, document := s.fill(ctx, t, l)
 	file := filepath.Join(s.dir, "kubernetes.tar.zst")
@@ -186,8 +186,16 @@ func TestArtifacts(t *testing.T) {
 	machines := hosts(ctx, t, lab.HostOptions{}, "air-1", "net-1", "net-2")
 	explainFailure(t, machines...)
 	t.Run("made into clusters", func(t *testing.T) {
-		t.Run("a host without any network", func(t *testing.T) { t.Parallel(); airGap(ctx, t, machines[0], file, listed.Lock) })
-		t.Run("hosts that download", func(t *testing.T) { t.Parallel(); downloads(ctx, t, s, machines[1], machines[2]) })
+		t.Run("a host without any network", func(t *testing.T) {
+			t.Parallel()
+			ctx, _ := needLab(t, 8*time.Minute)
+			airGap(ctx, t, machines[0], file, listed.Lock)
+		})
+		t.Run("hosts that download", func(t *testing.T) {
+			t.Parallel()
+			ctx, _ := needLab(t, 8*time.Minute)
+			downloads(ctx, t, s, machines[1], machines[2])
+		})
 	})
 }
 

@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +16,6 @@ import (
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
-	"github.com/kubewright/kubewright/verify"
 )
 
 // One control plane and two workers from bare hosts, by our commands alone; then all that a
@@ -75,7 +71,6 @@ func TestCluster(t *testing.T) {
 
 	t.Run("looked at", func(t *testing.T) {
 		t.Run("verify", parallel(ctx, c, verified))
-		t.Run("kubectl exec, logs and port-forward", parallel(ctx, c, kubectlReachesPods))
 		t.Run("tokens are made, listed and deleted", parallel(ctx, c, tokens))
 		t.Run("kubeadm certs check-expiration", parallel(ctx, c, certsCheckExpiration))
 		t.Run("a join is refused", parallel(ctx, c, func(ctx context.Context, t *testing.T, c *cluster.Cluster) { refusedJoins(ctx, t, c, spare) }))
@@ -83,6 +78,7 @@ func TestCluster(t *testing.T) {
 	t.Run("a join is refused by tampered cluster-info", func(t *testing.T) { tamperedClusterInfo(ctx, t, c, spare) })
 	t.Run("a second init leaves CA and keys alone", func(t *testing.T) { secondInit(ctx, t, c) })
 	t.Run("kubeadm upgrade plan", func(t *testing.T) { upgradePlan(ctx, t, c) })
+	t.Run("verify finds what is broken", func(t *testing.T) { findsWhatIsBroken(ctx, t, c) })
 	t.Run("changed", func(t *testing.T) {
 		t.Run("kubeadm joins a worker by the command that it prints", parallel(ctx, c, func(ctx context.Context, t *testing.T, c *cluster.Cluster) { kubeadmJoins(ctx, t, c, spare) }))
 		t.Run("a worker is reset and joins again", parallel(ctx, c, resetAndJoin))
@@ -95,81 +91,6 @@ func parallel(ctx context.Context, c *cluster.Cluster, test func(context.Context
 		t.Parallel()
 		test(ctx, t, c)
 	}
-}
-
-// verified wants every check to pass: this cluster has all that the statements ask for.
-func verified(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	stdout, stderr, err := c.ControlPlane.Exec(ctx, nil, tool, "verify", "-o", "json")
-	if err != nil {
-		t.Errorf("%v\n%s", err, stderr)
-	}
-	var report struct{ Results []verify.Result }
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
-		t.Fatalf("verify printed %q: %v", stdout, err)
-	}
-	var rows []int
-	var names []string
-	for _, r := range report.Results {
-		if r.Status != verify.Pass {
-			t.Errorf("row %d, %s: %s: %s", r.Row, r.Name, r.Status, r.Detail)
-		}
-		rows, names = append(rows, r.Row), append(names, r.Name)
-	}
-	for _, row := range []int{2, 3, 4, 8, 16, 20, 24} {
-		if !slices.Contains(rows, row) {
-			t.Errorf("row %d was not shown, only %v", row, rows)
-		}
-	}
-	for _, name := range []string{"exec", "logs", "port-forward", "cleanup"} {
-		if !slices.Contains(names, name) {
-			t.Errorf("%s was not shown, only %v", name, names)
-		}
-	}
-}
-
-// kubectlReachesPods goes the way of users: kubectl, API server, kubelet of another node, containerd.
-func kubectlReachesPods(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	kubectl := func(argv ...string) string {
-		t.Helper()
-		stdout, _, err := c.Kubectl(ctx, argv...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return stdout
-	}
-	kubectl("run", "reached", "--image", lab.ProbeImage, "--image-pull-policy", "Never", "--command", "--",
-		"sh", "-c", "echo said at the start; mkdir /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www")
-	kubectl("wait", "--for", "condition=Ready", "pod/reached", "--timeout", "90s")
-
-	if got := kubectl("logs", "reached"); got != "said at the start\n" {
-		t.Errorf("kubectl logs printed %q", got)
-	}
-	stdout, stderr, err := c.ControlPlane.Exec(ctx, strings.NewReader("typed"), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf",
-		"exec", "-i", "reached", "--", "sh", "-c", "cat; echo >&2 heard; exit 7")
-	var exit *lab.ExitError
-	if !errors.As(err, &exit) || exit.Code != 7 || stdout != "typed" || !strings.HasPrefix(stderr, "heard\n") {
-		t.Errorf("kubectl exec printed %q and %q, and returned %v", stdout, stderr, err)
-	}
-
-	// Who kills the client of a host leaves the command there: it has a limit of its own.
-	forward := c.ControlPlane.Command(ctx, nil, "timeout", "60", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "port-forward", "pod/reached", "18080:8080")
-	out, err := forward.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := forward.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "Forwarding from") {
-		t.Fatalf("kubectl port-forward printed %q: %v", line, err)
-	}
-	got, _, err := c.ControlPlane.Exec(ctx, strings.NewReader("GET / HTTP/1.0\r\n\r\n"), "socat", "-t10", "-", "TCP:127.0.0.1:18080")
-	if err != nil || !strings.Contains(got, "served") {
-		t.Errorf("through kubectl port-forward came %q: %v", got, err)
-	}
-	run(ctx, t, c.ControlPlane, "pkill", "-f", "port-forward pod/reached")
-	forward.Wait() // it was killed
-	kubectl("delete", "pod", "reached", "--now", "--wait=false")
 }
 
 var joinCommand = regexp.MustCompile(`^(\S+ join) 10\.213\.\d+\.\d+:6443 --token [a-z0-9]{6}\.[a-z0-9]{16} --discovery-token-ca-cert-hash sha256:[0-9a-f]{64}\s*$`)

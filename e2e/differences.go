@@ -42,6 +42,7 @@ func Differences() []Difference {
 		{"Secret kube-system/bootstrap-token-*", "data.description", "", "Made by kubewright init.", "`token list` says where a token is from"},
 		{"ConfigMap kube-system/kubewright-config", "exists", "false", "true", own},
 		{"Role* kube-system/kubewright:config", "exists", "false", "true", own},
+		{"ConfigMap kube-system/kubewright-inventory-cni", "exists", "false", "true", "it remembers the pod network's objects, so that those go that a newer version has no longer"},
 		{"ConfigMap kube-system/kube-proxy", "data[config.conf].mode", "", "iptables", why("kube-system/kube-proxy config.conf", "mode")},
 		{manifests.Path(manifests.ControllerManager), "*.command[--kube-api-qps]", "", "150", requests},
 		{manifests.Path(manifests.ControllerManager), "*.command[--kube-api-burst]", "", "300", requests},

@@ -278,6 +278,7 @@ var ourKinds = []schema.GroupVersionResource{
 	{Group: "apps", Version: "v1", Resource: "daemonsets"}, {Group: "apps", Version: "v1", Resource: "deployments"},
 	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
 	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"},
+	{Group: "storage.k8s.io", Version: "v1", Resource: "storageclasses"}, {Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
 }
 
 // ourObjects calls f for every object of which we own fields.

@@ -223,8 +223,8 @@ func (s *site) since(then moment) steps {
 // asPlanned wants up to do what a plan has said, and nothing else.
 func (s *site) asPlanned(planned, done steps) {
 	s.t.Helper()
-	for _, account := range []string{"coredns", "kube-proxy"} { // an apply that gives nothing but a name leaves no mark of who made it
-		delete(planned[""], "ServiceAccount kube-system/"+account)
+	for _, account := range []string{"kube-system/coredns", "kube-system/kube-proxy", "kube-system/metrics-server", "local-path-storage/local-path-provisioner"} { // an apply that gives nothing but a name leaves no mark of who made it
+		delete(planned[""], "ServiceAccount "+account)
 	}
 	if diff := cmp.Diff(planned, done); diff != "" {
 		s.t.Errorf("- planned, + done:\n%s", diff)

@@ -35,7 +35,13 @@ func TestUpHA(t *testing.T) {
 		f.up(t)
 		f.voters(t, f.planes...)
 	})
-	f.step("verify", func(t *testing.T) { verified(ctx, t, &cluster.Cluster{ControlPlane: plane1}) })
+	f.step("verify", func(t *testing.T) {
+		stdout, stderr, err := f.Run(ctx, "verify", "-o", "json", "--kubeconfig", f.Kubeconfig())
+		shown(t, stdout, stderr, err)
+		if !strings.Contains(stdout, "none of 2 workers holds etcd's files") || !strings.Contains(stdout, "active and enabled units on 5 of 5 hosts") {
+			t.Errorf("hosts were not looked at: %s", stdout)
+		}
+	})
 	w := f.witness()
 	f.step("the first control plane is cut off, and boots", func(t *testing.T) {
 		f.lose(t, plane1, plane1.CutOff)

@@ -19,7 +19,7 @@ func TestUp(t *testing.T) {
 	ctx, l := needLab(t, 8*time.Minute)
 	hosts := preparedHosts(ctx, t, "up-1", "up-2", "up-3")
 	explainFailure(t, hosts...)
-	s := newSite(ctx, t, l, "prod", "", hosts[:2]...)
+	s := newSite(ctx, t, l, "prod", withAddons, hosts[:2]...)
 	step := func(name string, do func(*site)) {
 		begin := time.Now()
 		t.Run(name, func(t *testing.T) { do(s.on(t)) })
@@ -32,9 +32,10 @@ func TestUp(t *testing.T) {
 		return // there is no cluster
 	}
 	step("again", func(s *site) { s.nothing(); s.well() })
+	step("addons", (*site).addons)
 	step("drift is mended, by a plan that is not stale", (*site).driftIsMended)
 	s.members = append(s.members, cluster.Member{Host: hosts[2], Role: "worker", Lines: "labels: {rack: a}"})
-	s.write("")
+	s.write(withAddons)
 	step("a worker is added, and nothing else is touched", (*site).workerIsAdded)
 	step("one host only", (*site).oneOnly)
 	step("a host is down", (*site).oneIsDown)

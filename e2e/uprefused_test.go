@@ -87,12 +87,12 @@ const (
 
 // forbidden wants up to name what sshd does not let it do.
 func (s *site) forbidden() {
-	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "echo AllowTcpForwarding no > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "echo AllowTcpForwarding no > /etc/ssh/sshd_config.d/no.conf; systemctl restart ssh")
 	_, said := s.do(1, "up", "--bundle", s.Bundle)
 	if !strings.Contains(said, "set AllowTcpForwarding and AllowStreamLocalForwarding to yes") {
 		s.t.Errorf("where nothing is forwarded, up said %s", errorsOf(said))
 	}
-	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "rm /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+	run(s.ctx, s.t, s.members[0].Host, "sh", "-ec", "rm /etc/ssh/sshd_config.d/no.conf; systemctl restart ssh")
 }
 
 // madeWithPassword makes the cluster as somebody whose sudo wants a password, at a terminal of

@@ -65,6 +65,14 @@ func (r *Remote) Close() error {
 	return r.transport.Close()
 }
 
+// Start starts a shell program of its own, for who talks with it. It ends with this run: if it listens
+// to its input at the latest when that ends, else when somebody takes the machine over. The end of ctx
+// closes the Pipe.
+func (r *Remote) Start(ctx context.Context, text string) (*Pipe, error) {
+	r.trips.Add(1)
+	return r.transport.Shell(ctx, program(r.shell, r.run, text))
+}
+
 func (r *Remote) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if conn := r.dialled(ctx, network, addr); conn != nil {
 		return conn, nil

@@ -15,11 +15,11 @@ import (
 //go:embed agent.sh
 var agentProgram string
 
-// program is the agent with its environment: whatever it starts has the run's variable, so that
-// whoever takes the machine over finds it, and the agent too.
-func program(shell, run string) string {
+// program is a text for the shell with its environment: whatever it starts has the run's variable, so
+// that whoever takes the machine over finds it, and the shell too.
+func program(shell, run, text string) string {
 	return "exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin " +
-		runVariable + "=" + quote(run) + " " + quote(shell) + " -c " + quote(agentProgram)
+		runVariable + "=" + quote(run) + " " + quote(shell) + " -c " + quote(text)
 }
 
 // agent is a shell on the machine that does what it is asked.
@@ -37,7 +37,7 @@ type answer struct {
 }
 
 func startAgent(ctx context.Context, t Transport, shell, run string) (*agent, error) {
-	pipe, err := t.Shell(ctx, program(shell, run))
+	pipe, err := t.Shell(ctx, program(shell, run, agentProgram))
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 )
@@ -15,6 +16,12 @@ type Transport interface {
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	// Close ends all shells and connections.
 	Close() error
+}
+
+// ProgramFrom is a shell command that prints a program's text, which comes first on standard input: nobody sees it in a list of
+// processes, and it may be longer than an argument. dd takes what it was told and no byte more, which not every head does.
+func ProgramFrom(program string) string {
+	return fmt.Sprintf("dd bs=%d count=1 iflag=fullblock 2>/dev/null", max(len(program), 1))
 }
 
 // Pipe is a program that runs on another machine.

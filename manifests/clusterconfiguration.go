@@ -11,7 +11,7 @@ func ClusterConfiguration(c *config.Cluster) ([]byte, error) {
 	own := *c
 	s := &own.Spec
 	s.APIServer.ExtraArgs = extraArgs(c, s.APIServer.ExtraArgs)
-	s.ControllerManager.ExtraArgs = extraArgs(c, s.ControllerManager.ExtraArgs)
+	s.ControllerManager.ExtraArgs = controllerManagerArgs(c)
 	s.Scheduler.ExtraArgs = extraArgs(c, s.Scheduler.ExtraArgs)
 	return kubeadm.ClusterConfiguration(&own)
 }

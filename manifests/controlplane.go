@@ -76,7 +76,7 @@ func apiServer(c *config.Cluster, address netip.Addr, trustDirs []string) compon
 		delete(defaults, "authorization-mode")
 	}
 	return component{
-		command: flags(defaults, extraArgs(c, s.APIServer.ExtraArgs)),
+		command: Flags(defaults, extraArgs(c, s.APIServer.ExtraArgs)),
 		cpu:     "250m",
 		env:     s.APIServer.ExtraEnvs,
 		mounts:  mountPaths(append(paths, s.APIServer.ExtraVolumes...)),
@@ -133,7 +133,7 @@ func controllerManager(c *config.Cluster, trustDirs []string, externalCA bool) c
 	}
 	paths := append(certificates(trustDirs), kubeconfigFile(kubeconfig))
 	return component{
-		command: flags(defaults, extraArgs(c, s.ControllerManager.ExtraArgs)),
+		command: Flags(defaults, controllerManagerArgs(c)),
 		cpu:     "200m",
 		env:     s.ControllerManager.ExtraEnvs,
 		mounts:  mountPaths(append(paths, s.ControllerManager.ExtraVolumes...)),
@@ -155,7 +155,7 @@ func scheduler(c *config.Cluster) component {
 		"leader-elect":              "true",
 	}
 	return component{
-		command: flags(defaults, extraArgs(c, s.Scheduler.ExtraArgs)),
+		command: Flags(defaults, extraArgs(c, s.Scheduler.ExtraArgs)),
 		cpu:     "100m",
 		env:     s.Scheduler.ExtraEnvs,
 		mounts:  mountPaths(append([]config.HostPath{kubeconfigFile(kubeconfig)}, s.Scheduler.ExtraVolumes...)),

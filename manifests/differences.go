@@ -24,6 +24,12 @@ func Differences() []Difference {
 		{ManifestDir + "/kube-apiserver.yaml", "--shutdown-watch-termination-grace-period",
 			"an API server that is stopped waits for watches that nobody ends, until it is killed after 30 s; now it ends them, and is gone after two"},
 		{KubeletFlags, "--node-labels", "kubeadm has no labels of nodes"},
+		{KubeletFlags, "--node-ip",
+			"where the cluster has IPv6: kubeadm leaves it to the user, and a kubelet prefers an IPv4 address and takes only one; and beside " +
+				"--cloud-provider=external: a kubelet with nothing but that has no address until the cloud controller runs, which needs it to start"},
+		{KubeletConfig, "providerID", "what a machine is to its cloud, which kubeadm has no field for; it is in the instance's file as well, so that an upgrade keeps it"},
+		{KubeletFlags, "--cloud-provider",
+			"where the document has a cloud controller, which kubeadm knows nothing of; the controller manager has the same flag"},
 		{"/etc/systemd/system/kubelet.service", "ConditionPathExists, RestartSec",
 			"the packaged unit crashes every 10 s until it has a configuration; ours waits for it, and comes back in 1 s"},
 		{"/etc/systemd/system/kubelet.service", "HTTP2_READ_IDLE_TIMEOUT_SECONDS, HTTP2_PING_TIMEOUT_SECONDS",

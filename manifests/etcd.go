@@ -88,7 +88,7 @@ func etcd(c *config.Cluster, n config.Node, address netip.Addr, members []string
 		defaults["initial-cluster-state"] = "existing"
 	}
 	return component{
-		command: flags(defaults, e.ExtraArgs),
+		command: Flags(defaults, e.ExtraArgs),
 		cpu:     "100m",
 		memory:  "100Mi",
 		env:     e.ExtraEnvs,

@@ -51,6 +51,14 @@ func fixtures() map[string]fixture {
 			config.Node{Name: "cp-1", Roles: plane, Address: "fd00::1"},
 			config.Facts{Hostname: "cp-1"},
 		},
+		"dual-stack": {
+			config.Node{Name: "cp-1", Roles: plane, Address: "10.0.0.1", OtherAddress: "fd00::1"},
+			config.Facts{Hostname: "cp-1"},
+		},
+		"cloud": {
+			config.Node{Name: "ip-10-0-1-2.eu-west-1.compute.internal", Roles: plane, Address: "10.0.1.2", ProviderID: "aws:///eu-west-1a/i-0123456789abcdef0"},
+			config.Facts{Hostname: "ip-10-0-1-2", TrustDirs: debian, Resolved: true},
+		},
 		"internal-endpoint": {
 			config.Node{Name: "w-1", Roles: []config.Role{config.WorkerRole}, Address: "10.0.0.9"},
 			config.Facts{Hostname: "w-1"},
@@ -127,7 +135,7 @@ func outputs(t *testing.T, c *config.Cluster, n config.Node, f config.Facts) map
 	}
 	add(Kubelet(c, n, f, kubelet, patches))
 	add(KubeletUnit(f.Commands["kubelet"]), nil)
-	add(Prerequisites(n.IP().Is6()), nil)
+	add(Prerequisites(c.Spec.Network.UsesIPv6()), nil)
 	add([]host.File{Containerd(c.Spec.Runtime.SandboxImage), ContainerdUnit(), Crictl(c.Socket(n))}, nil)
 	out["/api/kubelet-config/kubelet"] = string(kubelet)
 	out["/api/kube-proxy/config.conf"] = string(must(KubeProxyConfiguration(c)))

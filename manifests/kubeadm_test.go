@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -98,8 +99,19 @@ func asKubeadm(path, s string) string {
 	if strings.HasSuffix(path, "kube-apiserver.yaml") {
 		s = strings.Replace(s, "    - --"+watchGrace+"="+watchGraceValue+"\n", "", 1)
 	}
+	if path == KubeletFlags {
+		s = nodeIPv6.ReplaceAllString(s, "")
+	}
+	if path == KubeletConfig || path == KubeletInstance {
+		s = providerID.ReplaceAllString(s, "")
+	}
 	return strings.TrimSuffix(s, "\n")
 }
+
+var (
+	nodeIPv6   = regexp.MustCompile(` ?--node-ip=[^ "]*:[^ "]*`)
+	providerID = regexp.MustCompile(`(?m)^providerID: .*\n`)
+)
 
 func compare(t *testing.T, c *config.Cluster, x fixture, kubeadm map[string]string) {
 	t.Helper()

@@ -70,12 +70,12 @@ func overlay(fields map[string]any, defaults any) error {
 
 // DNSAddress is the cluster's DNS service: the tenth address of the first service range.
 func DNSAddress(c *config.Cluster) (netip.Addr, error) {
-	first, _, _ := strings.Cut(c.Spec.Network.ServiceCIDR, ",")
-	services, err := netip.ParsePrefix(first)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("spec.network.serviceCIDR: %w", err)
+	ranges := c.Spec.Network.ServiceRanges()
+	if len(ranges) == 0 {
+		return netip.Addr{}, fmt.Errorf("spec.network.serviceCIDR: %q is no range", c.Spec.Network.ServiceCIDR)
 	}
-	address := services.Masked().Addr()
+	services := ranges[0]
+	address := services.Addr()
 	for range 10 {
 		address = address.Next()
 	}
@@ -121,7 +121,13 @@ func Kubelet(c *config.Cluster, n config.Node, f config.Facts, configuration []b
 		}
 		instance += fmt.Sprintf("cgroupDriver: %q\n", f.CgroupDriver)
 	}
-	env := fmt.Sprintf("KUBELET_KUBEADM_ARGS=%q\n", strings.Join(kubeletFlags(n, f), " "))
+	if n.ProviderID != "" {
+		if configuration, err = mergeField(configuration, "providerID", n.ProviderID); err != nil {
+			return nil, fmt.Errorf("kubelet configuration: %w", err)
+		}
+		instance += fmt.Sprintf("providerID: %q\n", n.ProviderID)
+	}
+	env := fmt.Sprintf("KUBELET_KUBEADM_ARGS=%q\n", strings.Join(kubeletFlags(c, n, f), " "))
 	return []host.File{
 		manifestDir(), // workers have none otherwise, and the kubelet complains every 20 s
 		{Path: KubeletConfig, Content: host.Bytes(configuration)},
@@ -158,8 +164,15 @@ func mergeField(doc []byte, name, value string) ([]byte, error) {
 }
 
 // kubeletFlags are what a configuration file cannot say.
-func kubeletFlags(n config.Node, f config.Facts) []string {
+func kubeletFlags(c *config.Cluster, n config.Node, f config.Facts) []string {
 	defaults := map[string]string{}
+	// By itself it takes an IPv4 address if it finds one, and never two.
+	if ips := n.IPs(); len(ips) > 1 && c.Spec.Network.DualStack() {
+		defaults["node-ip"] = ips[0].String() + "," + ips[1].String()
+	} else if len(ips) > 0 && (c.Spec.Network.IPv6() || c.ExternalCloud()) {
+		// With a cloud to say it, it takes none, and what runs on the host's network waits for one, that controller as well.
+		defaults["node-ip"] = ips[0].String()
+	}
 	if n.Name != strings.ToLower(f.Hostname) {
 		defaults["hostname-override"] = n.Name
 	}
@@ -181,7 +194,11 @@ func kubeletFlags(n config.Node, f config.Facts) []string {
 	if len(labels) > 0 {
 		defaults["node-labels"] = strings.Join(labels, ",")
 	}
-	return flags(defaults, n.KubeletArgs)
+	args := n.KubeletArgs
+	if c.ExternalCloud() { // where kubeadm, which knows nothing of it, has it; what comes later counts
+		args = append([]config.Arg{{Name: "cloud-provider", Value: "external"}}, args...)
+	}
+	return Flags(defaults, args)
 }
 
 // KubeletMaySet tells whether a kubelet may put this label on its own Node. It refuses to

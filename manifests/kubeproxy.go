@@ -3,8 +3,6 @@ package manifests
 import (
 	"fmt"
 	"maps"
-	"net/netip"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	proxyv1 "k8s.io/kube-proxy/config/v1alpha1"
@@ -26,8 +24,7 @@ func KubeProxyConfiguration(c *config.Cluster) ([]byte, error) {
 	k.ClientConnection.Kubeconfig = "/var/lib/kube-proxy/kubeconfig.conf"
 	// kubeadm looks at the advertised address; it is of the family of the first service
 	// range, else the API server does not start.
-	first, _, _ := strings.Cut(c.Spec.Network.ServiceCIDR, ",")
-	if services, err := netip.ParsePrefix(first); err == nil && services.Addr().Is6() {
+	if c.Spec.Network.IPv6() {
 		k.BindAddress = "::"
 	}
 	if err := overlay(c.Spec.KubeProxy.Config, &k); err != nil {

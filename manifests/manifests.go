@@ -79,9 +79,9 @@ func IsControlPlaneImage(image string) bool {
 	return slices.Contains(Names(), name)
 }
 
-// flags renders a component's flags as kubeadm does: the defaults sorted, without those
+// Flags renders a component's flags as kubeadm does: the defaults sorted, without those
 // that an override names, then the overrides in the user's order.
-func flags(defaults map[string]string, overrides []config.Arg) []string {
+func Flags(defaults map[string]string, overrides []config.Arg) []string {
 	defaults = maps.Clone(defaults)
 	for _, o := range overrides {
 		delete(defaults, o.Name)
@@ -104,6 +104,16 @@ func last(args []config.Arg, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// controllerManagerArgs are those of the controller manager, and that it leaves a cloud to its own controller: of
+// that kubeadm knows nothing, either.
+func controllerManagerArgs(c *config.Cluster) []config.Arg {
+	own := extraArgs(c, c.Spec.ControllerManager.ExtraArgs)
+	if _, ok := last(own, "cloud-provider"); ok || !c.ExternalCloud() {
+		return own
+	}
+	return append([]config.Arg{{Name: "cloud-provider", Value: "external"}}, own...)
 }
 
 // extraArgs are the user's arguments of a component, and the feature gates of the cluster

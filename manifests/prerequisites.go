@@ -39,7 +39,7 @@ func (s Sysctl) Holds(have string) bool {
 	return err1 == nil && err2 == nil && h >= w
 }
 
-// Sysctls are the settings that every node needs, sorted by name. IPv6 adds that of clusters with IPv6 pods.
+// Sysctls are the settings that every node needs, sorted by name. IPv6 adds those of clusters with IPv6 pods or services.
 func Sysctls(ipv6 bool) []Sysctl {
 	settings := []Sysctl{
 		// The kernel gives a user 128 watchers: a kubelet, a containerd and a few pods that follow their
@@ -51,11 +51,13 @@ func Sysctls(ipv6 bool) []Sysctl {
 		{Name: "net.ipv4.ip_forward", Value: "1", Why: "packets between pods of different nodes"},
 	}
 	if ipv6 {
-		// Nowhere else: a host that forwards IPv6 takes no more routes from routers (accept_ra).
-		settings = append(settings, Sysctl{Name: "net.ipv6.conf.all.forwarding", Value: "1", Why: "IPv6 packets between pods of different nodes"})
+		settings = append(settings, ipv6Sysctls...)
 	}
 	return settings
 }
+
+// Nowhere else: a host that forwards IPv6 takes no more routes from routers (accept_ra).
+var ipv6Sysctls = []Sysctl{{Name: "net.ipv6.conf.all.forwarding", Value: "1", Why: "IPv6 packets between pods of different nodes"}}
 
 // NodeSysctls are the settings that programs of a node change by themselves, and to what; an
 // empty value stands for one that depends on the machine.
@@ -78,17 +80,27 @@ func NodeSysctls() []Sysctl {
 	}
 }
 
-// Prerequisites keep [Modules] and [Sysctls] over a reboot.
+// Prerequisites keep [Modules] and [Sysctls] over a reboot. What is of IPv6 has a file of its own: a host that
+// joins writes it later than the others, once it knows what cluster it is in.
 func Prerequisites(ipv6 bool) []host.File {
-	var modules, settings strings.Builder
+	var modules strings.Builder
 	for _, m := range Modules() {
 		modules.WriteString(m.Name + "\n")
 	}
-	for _, s := range Sysctls(ipv6) {
-		settings.WriteString(s.Name + " = " + s.Value + "\n")
-	}
-	return []host.File{
+	files := []host.File{
 		{Path: "/etc/modules-load.d/kubewright.conf", Content: host.Text(modules.String())},
-		{Path: "/etc/sysctl.d/99-kubewright.conf", Content: host.Text(settings.String())},
+		{Path: "/etc/sysctl.d/99-kubewright.conf", Content: sysctlFile(Sysctls(false))},
 	}
+	if ipv6 {
+		files = append(files, host.File{Path: "/etc/sysctl.d/99-kubewright-ipv6.conf", Content: sysctlFile(ipv6Sysctls)})
+	}
+	return files
+}
+
+func sysctlFile(settings []Sysctl) host.Source {
+	var text strings.Builder
+	for _, s := range settings {
+		text.WriteString(s.Name + " = " + s.Value + "\n")
+	}
+	return host.Text(text.String())
 }

@@ -139,7 +139,7 @@ func (c component) pod() corev1.Pod {
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		Command:         append([]string{c.name}, c.command...),
 		Env:             byName(c.env, func(v corev1.EnvVar) string { return v.Name }),
-		VolumeMounts:    mounts(c.mounts),
+		VolumeMounts:    Mounts(c.mounts),
 		LivenessProbe:   c.probe.get(c.probe.live, 10, 8, 10),
 		ReadinessProbe:  c.probe.get(c.probe.ready, 0, 3, 1),
 		StartupProbe:    c.probe.get(c.probe.startup, 10, failures, 10),
@@ -159,7 +159,7 @@ func (c component) pod() corev1.Pod {
 			Priority:          &priority,
 			PriorityClassName: "system-node-critical",
 			HostNetwork:       true,
-			Volumes:           volumes(c.mounts),
+			Volumes:           Volumes(c.mounts),
 			SecurityContext: &corev1.PodSecurityContext{
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
@@ -188,7 +188,8 @@ func probeHost(addr string) string {
 	return addr
 }
 
-func volumes(paths []config.HostPath) []corev1.Volume {
+// Volumes are directories and files of the host, as a pod names them.
+func Volumes(paths []config.HostPath) []corev1.Volume {
 	var volumes []corev1.Volume
 	for _, p := range mountPaths(paths) {
 		volumes = append(volumes, corev1.Volume{Name: p.Name, VolumeSource: corev1.VolumeSource{
@@ -198,7 +199,8 @@ func volumes(paths []config.HostPath) []corev1.Volume {
 	return volumes
 }
 
-func mounts(paths []config.HostPath) []corev1.VolumeMount {
+// Mounts are those of [Volumes] in a container.
+func Mounts(paths []config.HostPath) []corev1.VolumeMount {
 	var mounts []corev1.VolumeMount
 	for _, p := range paths {
 		mounts = append(mounts, corev1.VolumeMount{Name: p.Name, MountPath: p.MountPath, ReadOnly: p.ReadOnly})

@@ -97,7 +97,7 @@ func TestControllerManagerAllocatesNoPodNetworkWithoutOne(t *testing.T) {
 }
 
 func TestOverridesReplaceEveryDefaultOfTheirName(t *testing.T) {
-	got := flags(
+	got := Flags(
 		map[string]string{"b": "1", "a": "2", "c": "3"},
 		[]config.Arg{{Name: "z", Value: "9"}, {Name: "b", Value: "8"}, {Name: "b", Value: "7"}},
 	)

@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -63,6 +63,7 @@ type Client struct {
 	http    *http.Client
 	server  string
 	limit   time.Duration // of one call
+	kinds   *sync.Map     // that the server was asked for: schema.GroupVersionResource by schema.GroupVersionKind
 }
 
 // NewClient connects with a kubeconfig, through the host's own view of the network. It
@@ -84,7 +85,7 @@ func NewClient(h host.Host, kubeconfig []byte) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{config: cfg, dynamic: dyn, http: client, server: cfg.Host, limit: time.Minute}, nil
+	return &Client{config: cfg, dynamic: dyn, http: client, server: cfg.Host, limit: time.Minute, kinds: &sync.Map{}}, nil
 }
 
 // Within is the same client with another limit of one call than a minute; zero changes nothing.
@@ -141,34 +142,29 @@ func failing(report string) string {
 	return strings.Join(bad, "; ")
 }
 
-func (c *Client) resource(o addons.Object) dynamic.ResourceInterface {
-	// Every kind that we make has the regular plural, so nothing has to be discovered.
-	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
-	if ns := o.GetNamespace(); ns != "" {
-		return c.dynamic.Resource(gvr).Namespace(ns)
-	}
-	return c.dynamic.Resource(gvr)
-}
-
 func (c *Client) Apply(ctx context.Context, objects ...addons.Object) ([]string, error) {
 	var changed []string
 	for _, stage := range stages(objects) {
 		results := make([]string, len(stage))
-		g, ctx := errgroup.WithContext(ctx)
+		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
 		for i, o := range stage {
 			g.Go(func() (err error) {
-				results[i], err = c.apply(ctx, o)
+				results[i], err = c.apply(gctx, o)
 				return err
 			})
 		}
 		if err := g.Wait(); err != nil {
 			return changed, err
 		}
-		for _, r := range results {
+		var touched []addons.Object
+		for i, r := range results {
 			if r != "" {
-				changed = append(changed, r)
+				changed, touched = append(changed, r), append(touched, stage[i])
 			}
+		}
+		if err := c.established(ctx, touched); err != nil {
+			return changed, err
 		}
 	}
 	return changed, nil
@@ -227,38 +223,29 @@ func (c *Client) inFlight(ctx context.Context, o addons.Object, err error) bool 
 // applyOnce returns the object as it was (nil: it was not there) and as it is.
 func (c *Client) applyOnce(ctx context.Context, o addons.Object, dryRun ...string) (before, after addons.Object, err error) {
 	err = c.call(ctx, o, func(ctx context.Context) error {
-		before, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+		r, err := c.resource(ctx, o)
+		if err != nil {
+			return err
+		}
+		before, err = r.Get(ctx, o.GetName(), metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			before, err = nil, nil
 		}
 		if err == nil {
-			after, err = c.resource(o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: dryRun})
+			after, err = r.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: dryRun})
 		}
 		return err
 	})
 	return before, after, err
 }
 
-// stages puts objects in the order in which they need each other: namespaces, then what
-// workloads refer to, then workloads.
-func stages(objects []addons.Object) [][]addons.Object {
-	var out [3][]addons.Object
-	for _, o := range objects {
-		switch o.GetKind() {
-		case "Namespace":
-			out[0] = append(out[0], o)
-		case "Deployment", "DaemonSet":
-			out[2] = append(out[2], o)
-		default:
-			out[1] = append(out[1], o)
-		}
-	}
-	return out[:]
-}
-
 func (c *Client) Get(ctx context.Context, o addons.Object) (live addons.Object, err error) {
 	err = c.call(ctx, o, func(ctx context.Context) error {
-		live, err = c.resource(o).Get(ctx, o.GetName(), metav1.GetOptions{})
+		r, err := c.resource(ctx, o)
+		if err != nil {
+			return err
+		}
+		live, err = r.Get(ctx, o.GetName(), metav1.GetOptions{})
 		return err
 	})
 	return live, err
@@ -266,7 +253,11 @@ func (c *Client) Get(ctx context.Context, o addons.Object) (live addons.Object, 
 
 func (c *Client) List(ctx context.Context, o addons.Object, selector string) (out []addons.Object, err error) {
 	err = c.call(ctx, o, func(ctx context.Context) error {
-		list, err := c.resource(o).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		r, err := c.resource(ctx, o)
+		if err != nil {
+			return err
+		}
+		list, err := r.List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if err != nil {
 			return err
 		}
@@ -280,21 +271,30 @@ func (c *Client) List(ctx context.Context, o addons.Object, selector string) (ou
 
 func (c *Client) Create(ctx context.Context, o addons.Object) error {
 	return c.call(ctx, o, func(ctx context.Context) error {
-		_, err := c.resource(o).Create(ctx, o, metav1.CreateOptions{FieldManager: FieldManager})
+		r, err := c.resource(ctx, o)
+		if err == nil {
+			_, err = r.Create(ctx, o, metav1.CreateOptions{FieldManager: FieldManager})
+		}
 		return err
 	})
 }
 
 func (c *Client) Update(ctx context.Context, o addons.Object) error {
 	return c.call(ctx, o, func(ctx context.Context) error {
-		_, err := c.resource(o).Update(ctx, o, metav1.UpdateOptions{FieldManager: FieldManager})
+		r, err := c.resource(ctx, o)
+		if err == nil {
+			_, err = r.Update(ctx, o, metav1.UpdateOptions{FieldManager: FieldManager})
+		}
 		return err
 	})
 }
 
 func (c *Client) Delete(ctx context.Context, o addons.Object) error {
 	return c.call(ctx, o, func(ctx context.Context) error {
-		err := c.resource(o).Delete(ctx, o.GetName(), metav1.DeleteOptions{})
+		r, err := c.resource(ctx, o)
+		if err == nil {
+			err = r.Delete(ctx, o.GetName(), metav1.DeleteOptions{})
+		}
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -303,15 +303,19 @@ func (c *Client) Delete(ctx context.Context, o addons.Object) error {
 }
 
 func (c *Client) Until(ctx context.Context, o addons.Object, accept func(addons.Object) bool) (addons.Object, error) {
+	r, err := c.resource(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	only := fields.OneTermEqualSelector("metadata.name", o.GetName()).String()
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.FieldSelector = only
-			return c.resource(o).List(ctx, opts)
+			return r.List(ctx, opts)
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 			opts.FieldSelector = only
-			return c.resource(o).Watch(ctx, opts)
+			return r.Watch(ctx, opts)
 		},
 	}
 	e, err := watchtools.UntilWithSync(ctx, lw, o, nil, func(e watch.Event) (bool, error) {

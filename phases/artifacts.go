@@ -107,6 +107,12 @@ func (t *Target) Fits(l bundle.Lock, c *config.Cluster) bool {
 			return false
 		}
 	}
+	for _, d := range Documents(c) {
+		// A host that joins applies none; a file here is as good as its copy.
+		if _, ok := l.Document(d, t.Platform()); !ok && t.Discover == nil && !d.Local() {
+			return false
+		}
+	}
 	for _, image := range requiredImages(c, t.Node) {
 		if _, ok := l.Find(image, t.Platform()); !ok {
 			return false
@@ -141,6 +147,17 @@ func Images(c *config.Cluster) []string {
 	images := append(requiredImages(c, config.Node{Roles: []config.Role{config.ControlPlaneRole}}), requiredImages(c, config.Node{})...)
 	slices.Sort(images)
 	return slices.Compact(images)
+}
+
+// Documents are the manifests that a cluster is made of beside what kubewright writes itself.
+func Documents(c *config.Cluster) []bundle.Document {
+	switch cni := c.Spec.Network.CNI; cni.Name {
+	case "calico":
+		return []bundle.Document{{Name: "calico", Version: cni.Calico.Version}}
+	case "manifest":
+		return []bundle.Document{{Name: "pod-network", Source: cni.Manifest.Source, Digest: "sha256:" + cni.Manifest.SHA256}}
+	}
+	return nil
 }
 
 // download brings what this host needs from the bundle and has not into the cache.

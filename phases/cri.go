@@ -18,7 +18,7 @@ import (
 
 // callRuntime asks the container runtime over its socket, on a connection of its own: one
 // that was refused once would be tried again only after a second.
-func (t *Target) callRuntime(ctx context.Context, call func(context.Context, cri.RuntimeServiceClient) error) error {
+func (t *Target) callRuntime(ctx context.Context, call func(context.Context, *grpc.ClientConn) error) error {
 	conn, err := grpc.NewClient("passthrough:///runtime",
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return t.Host.Dial(ctx, "unix", t.socket()) }))
@@ -28,13 +28,13 @@ func (t *Target) callRuntime(ctx context.Context, call func(context.Context, cri
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return call(ctx, cri.NewRuntimeServiceClient(conn))
+	return call(ctx, conn)
 }
 
 // runtimeVersion is the runtime's name and version: "containerd" and "v2.3.7", say.
 func (t *Target) runtimeVersion(ctx context.Context) (v *cri.VersionResponse, err error) {
-	err = t.callRuntime(ctx, func(ctx context.Context, c cri.RuntimeServiceClient) (err error) {
-		v, err = c.Version(ctx, &cri.VersionRequest{})
+	err = t.callRuntime(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		v, err = cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
 		return err
 	})
 	switch {
@@ -48,8 +48,8 @@ func (t *Target) runtimeVersion(ctx context.Context) (v *cri.VersionResponse, er
 
 // runtimeCgroupDriver is systemd or cgroupfs; empty where the runtime is too old to say.
 func (t *Target) runtimeCgroupDriver(ctx context.Context) (driver string, err error) {
-	err = t.callRuntime(ctx, func(ctx context.Context, c cri.RuntimeServiceClient) error {
-		r, err := c.RuntimeConfig(ctx, &cri.RuntimeConfigRequest{})
+	err = t.callRuntime(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		r, err := cri.NewRuntimeServiceClient(conn).RuntimeConfig(ctx, &cri.RuntimeConfigRequest{})
 		if err != nil || r.GetLinux() == nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/blang/semver/v4"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -126,7 +127,8 @@ func (t *Target) tooOld(v *cri.VersionResponse) string {
 // checkContainerd looks at the configuration of somebody else's containerd, as far as it shows it.
 func (t *Target) checkContainerd(ctx context.Context) (out []Finding) {
 	var shown string
-	err := t.callRuntime(ctx, func(ctx context.Context, c cri.RuntimeServiceClient) error {
+	err := t.callRuntime(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		c := cri.NewRuntimeServiceClient(conn)
 		r, err := c.Status(ctx, &cri.StatusRequest{Verbose: true})
 		shown = r.GetInfo()["config"]
 		return err

@@ -60,11 +60,11 @@ func TestJoinRefusesAnotherRuntimeThanTheDocumentNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	target := h.target(cluster(), config.WorkerRole)
-	if err := target.checkJoin(d); err == nil || !strings.Contains(err.Error(), "join has prepared unix:///run/containerd/containerd.sock: run it again with --cri-socket unix:///var/run/crio/crio.sock") {
+	if err := target.checkJoin(t.Context(), d); err == nil || !strings.Contains(err.Error(), "join has prepared unix:///run/containerd/containerd.sock: run it again with --cri-socket unix:///var/run/crio/crio.sock") {
 		t.Errorf("got %v", err)
 	}
 	target.Node.RuntimeSocket = "unix://" + criSocket
-	if err := target.checkJoin(d); err != nil {
+	if err := target.checkJoin(t.Context(), d); err != nil {
 		t.Error(err)
 	}
 }

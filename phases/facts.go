@@ -1,9 +1,7 @@
 package phases
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +35,13 @@ var trustDirs = []string{"/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-cer
 var sockets = []string{"/run/containerd/containerd.sock", "/var/run/crio/crio.sock", "/var/run/cri-dockerd.sock"}
 
 // Kernel settings that preflight looks at.
-var sysctls = []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.bridge.bridge-nf-call-iptables"}
+var sysctls = []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.bridge.bridge-nf-call-iptables", disableIPv6, disableIPv6OfNew, disableIPv6OfLoopback}
+
+const (
+	disableIPv6           = "net.ipv6.conf.all.disable_ipv6"
+	disableIPv6OfNew      = "net.ipv6.conf.default.disable_ipv6" // of interfaces that are made later
+	disableIPv6OfLoopback = "net.ipv6.conf.lo.disable_ipv6"
+)
 
 // Paths whose presence preflight asks for.
 var presentPaths = []string{
@@ -76,12 +80,15 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 	var tcp4, tcp6 []uint16
 	read("/proc/net/tcp", func(s string) { tcp4 = listening(s) })
 	read("/proc/net/tcp6", func(s string) { tcp6 = listening(s) })
+	var resolvers [2][]netip.Addr // the second are those that systemd-resolved asks
+	read("/etc/resolv.conf", func(s string) { resolvers[0] = nameServers(s) })
+	read("/run/systemd/resolve/resolv.conf", func(s string) { resolvers[1] = nameServers(s) })
 	values := make([]string, len(sysctls))
 	for i, name := range sysctls {
 		read("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), func(v string) { values[i] = v })
 	}
 	g.Go(func() (err error) { return present(ctx, h, &f) })
-	g.Go(func() (err error) { f.Addresses, f.Routes, f.MACs, f.DefaultIP, err = addresses(ctx, h); return err })
+	g.Go(func() error { return addresses(ctx, h, &f) })
 	g.Go(func() error { f.Clock = clock(ctx, h); return nil })
 	g.Go(func() error {
 		if b, err := h.ReadFile(ctx, "/sys/class/dmi/id/product_uuid"); err == nil { // not every machine has one, nor may everybody read it
@@ -113,6 +120,11 @@ func Facts(ctx context.Context, h host.Host) (config.Facts, error) {
 	if err := g.Wait(); err != nil {
 		return f, fmt.Errorf("look at the host: %w", err)
 	}
+	for _, ip := range slices.Concat(resolvers[0], resolvers[1]) {
+		if !slices.Contains(f.Resolvers, ip) {
+			f.Resolvers = append(f.Resolvers, ip)
+		}
+	}
 	f.Listening = append(tcp4, tcp6...)
 	slices.Sort(f.Listening)
 	f.Listening = slices.Compact(f.Listening)
@@ -140,7 +152,8 @@ func installed(err error) error {
 
 // present asks for all paths at once: over SSH a question is a round trip.
 func present(ctx context.Context, h host.Host, f *config.Facts) error {
-	paths := slices.Concat(presentPaths, trustDirs, sockets)
+	seen := append(kernelSigns(), presentPaths...)
+	paths := slices.Concat(seen, trustDirs, sockets)
 	for _, c := range commands {
 		for _, dir := range BinDirs {
 			paths = append(paths, path.Join(dir, c))
@@ -150,7 +163,7 @@ func present(ctx context.Context, h host.Host, f *config.Facts) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range presentPaths {
+	for _, p := range seen {
 		_, f.Present[p] = infos[p]
 	}
 	for _, d := range trustDirs {
@@ -182,6 +195,20 @@ func osName(s string) string {
 	return ""
 }
 
+// nameServers are those of a resolv.conf that are not the host itself.
+func nameServers(s string) (all []netip.Addr) {
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(f[1]); err == nil && !ip.IsLoopback() {
+			all = append(all, ip.WithZone(""))
+		}
+	}
+	return all
+}
+
 func memTotal(s string) int64 {
 	var kib int64
 	fmt.Sscanf(s, "MemTotal: %d kB", &kib)
@@ -201,80 +228,6 @@ func listening(s string) (ports []uint16) {
 		}
 	}
 	return ports
-}
-
-// addresses asks iproute2, which every host of Kubernetes has, for addresses and routes.
-func addresses(ctx context.Context, h host.Host) (own, routes []netip.Prefix, macs []string, source netip.Addr, err error) {
-	asked := [][]string{{"ip", "-j", "addr"}, {"ip", "-4", "-j", "route"}, {"ip", "-6", "-j", "route"}}
-	outs := make([]host.Output, len(asked))
-	g, ctx := errgroup.WithContext(ctx)
-	for i, argv := range asked {
-		g.Go(func() (err error) { outs[i], err = h.Run(ctx, host.Query(argv...)); return installed(err) })
-	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, nil, source, err
-	}
-	var links []struct {
-		Name string `json:"ifname"`
-		Type string `json:"link_type"`
-		MAC  string `json:"address"`
-		Addr []struct {
-			Local string `json:"local"`
-			Bits  int    `json:"prefixlen"`
-			Scope string `json:"scope"`
-		} `json:"addr_info"`
-	}
-	if len(outs[0].Stdout) == 0 {
-		return nil, nil, nil, source, nil
-	}
-	if err := json.Unmarshal(outs[0].Stdout, &links); err != nil {
-		return nil, nil, nil, source, fmt.Errorf("ip -j addr: %w", err)
-	}
-	global := map[string]netip.Addr{} // the first one of each interface
-	for _, l := range links {
-		for _, a := range l.Addr {
-			ip, err := netip.ParseAddr(a.Local)
-			if err != nil || a.Scope != "global" {
-				continue
-			}
-			own = append(own, netip.PrefixFrom(ip, a.Bits))
-			if _, ok := global[l.Name]; !ok {
-				global[l.Name] = ip
-				if l.Type == "ether" {
-					macs = append(macs, l.MAC)
-				}
-			}
-		}
-	}
-	for _, out := range outs[1:] {
-		var table []struct {
-			Dst     string `json:"dst"`
-			Dev     string `json:"dev"`
-			PrefSrc string `json:"prefsrc"`
-		}
-		if len(bytes.TrimSpace(out.Stdout)) == 0 {
-			continue
-		}
-		if err := json.Unmarshal(out.Stdout, &table); err != nil {
-			return nil, nil, nil, source, fmt.Errorf("ip -j route: %w", err)
-		}
-		for _, r := range table {
-			if r.Dst == "default" {
-				if source.IsValid() {
-					continue
-				}
-				source = global[r.Dev]
-				if ip, err := netip.ParseAddr(r.PrefSrc); err == nil {
-					source = ip
-				}
-				continue
-			}
-			if cidr, err := netip.ParsePrefix(r.Dst); err == nil {
-				routes = append(routes, cidr.Masked())
-			}
-		}
-	}
-	return own, routes, macs, source, nil
 }
 
 // clock is how far the host's is ahead of ours, as far as the way there and back lets one tell.

@@ -1,7 +1,9 @@
 package phases
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,9 +21,10 @@ func TestFactsOfAHost(t *testing.T) {
 	for path, content := range map[string]string{
 		"/usr/bin/kubelet": "", "/usr/local/bin/kubelet": "", "/run/containerd/containerd.sock": "",
 		"/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.53", "/etc/kubernetes/kubelet.conf": "",
-		"/proc/swaps":    "Filename\tType\tSize\tUsed\tPriority\n/dev/sda2 partition 1 0 -2\n",
-		"/proc/net/tcp":  "  sl  local_address rem_address   st tx_queue\n   0: 00000000:1538 00000000:0000 0A 0:0\n   1: 0B0200C0:C350 0C0200C0:192B 01 0:0\n",
-		"/proc/net/tcp6": "  sl  local_address rem_address   st\n   0: 00000000000000000000000000000000:280A 00000000000000000000000000000000:0000 0A\n   1: 00000000000000000000000000000000:1538 00000000000000000000000000000000:0000 0A\n",
+		"/etc/resolv.conf": "# of systemd-resolved\nnameserver 127.0.0.53\noptions edns0\n",
+		"/proc/swaps":      "Filename\tType\tSize\tUsed\tPriority\n/dev/sda2 partition 1 0 -2\n",
+		"/proc/net/tcp":    "  sl  local_address rem_address   st tx_queue\n   0: 00000000:1538 00000000:0000 0A 0:0\n   1: 0B0200C0:C350 0C0200C0:192B 01 0:0\n",
+		"/proc/net/tcp6":   "  sl  local_address rem_address   st\n   0: 00000000000000000000000000000000:280A 00000000000000000000000000000000:0000 0A\n   1: 00000000000000000000000000000000:1538 00000000000000000000000000000000:0000 0A\n",
 	} {
 		h.files[path] = text(content)
 	}
@@ -37,13 +40,13 @@ func TestFactsOfAHost(t *testing.T) {
 	want := config.Facts{
 		Hostname: "cp-1", Machine: "amd64", Kernel: "6.12.0-1-amd64", OS: "Debian GNU/Linux 13 (trixie)",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.11/24")}, Routes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
-		DefaultIP: netip.MustParseAddr("192.0.2.11"), CPUs: 2, MemoryBytes: 4015504 << 10, CgroupVersion: 2, SwapOn: true, Root: true, Systemd: true, Resolved: true,
+		MTUs: map[netip.Addr]int{netip.MustParseAddr("192.0.2.11"): 1500}, DefaultIP: netip.MustParseAddr("192.0.2.11"), Gateways: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Resolvers: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, CPUs: 2, MemoryBytes: 4015504 << 10, CgroupVersion: 2, SwapOn: true, Root: true, Systemd: true, Resolved: true,
 		TrustDirs: []string{"/usr/share/ca-certificates"}, Listening: []uint16{5432, 10250}, Sockets: []string{"unix:///run/containerd/containerd.sock"},
 		Sysctls: map[string]string{"net.ipv4.ip_forward": "0", "net.bridge.bridge-nf-call-iptables": "1"},
 		Commands: map[string]string{"kubelet": "/usr/local/bin/kubelet", "mount": "/usr/bin/mount", "umount": "/usr/bin/umount", "losetup": "/usr/bin/losetup", "cp": "/usr/bin/cp", "nproc": "/usr/bin/nproc",
 			"ip": "/usr/bin/ip", "systemctl": "/usr/bin/systemctl", "modprobe": "/usr/bin/modprobe", "iptables": "/usr/bin/iptables", "ethtool": "/usr/bin/ethtool"},
 		Present: map[string]bool{"/etc/kubernetes/kubelet.conf": true, "/proc/sys/net/bridge/bridge-nf-call-iptables": true, "/proc/sys/net/ipv4/ip_forward": true,
-			"/run/systemd/system": true, "/sys/fs/cgroup/cgroup.controllers": true, "/run/systemd/resolve/resolv.conf": true},
+			"/run/systemd/system": true, "/sys/fs/cgroup/cgroup.controllers": true, "/run/systemd/resolve/resolv.conf": true, "/sys/module/vxlan": true},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
@@ -101,6 +104,7 @@ const (
 	routeTwo = `[{"dst":"default","gateway":"10.0.3.1","dev":"eth0","protocol":"dhcp","prefsrc":"10.0.3.8","metric":100,"flags":[]},
 {"dst":"default","gateway":"172.17.0.9","dev":"docker0","metric":200},
 {"dst":"10.0.3.0/24","dev":"eth0","protocol":"kernel","scope":"link","prefsrc":"10.0.3.7"},{"dst":"172.17.0.0/16","dev":"docker0","flags":["linkdown"]},{"dst":"10.96.0.1","dev":"wg0"}]`
+	addrBoth = `[{"ifname":"eth0","link_type":"ether","addr_info":[{"family":"inet","local":"192.0.2.7","prefixlen":24,"scope":"global"},{"family":"inet6","local":"2001:db8::99","prefixlen":128,"scope":"global"},{"family":"inet6","local":"2001:db8::a","prefixlen":64,"scope":"global","temporary":true},{"family":"inet6","local":"2001:db8::b","prefixlen":64,"scope":"global","deprecated":true},{"family":"inet6","local":"2001:db8::7","prefixlen":64,"scope":"global","mngtmpaddr":true},{"family":"inet6","local":"fe80::7","prefixlen":64,"scope":"link"}]}]`
 	addrSix  = `[{"ifname":"eth0","addr_info":[{"family":"inet6","local":"2001:db8::7","prefixlen":64,"scope":"global","dynamic":true},{"family":"inet6","local":"fe80::7","prefixlen":64,"scope":"link"}]}]`
 	routeSix = `[{"dst":"2001:db8::/64","dev":"eth0","protocol":"kernel"},{"dst":"fe80::/64","dev":"eth0"},{"dst":"default","gateway":"fe80::1","dev":"eth0","protocol":"ra"}]`
 )
@@ -109,22 +113,59 @@ func TestAddressesAndRoutes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		addr, route4, route6 string
 		own, routes, source  string
+		six, beside          string // source of IPv6, and the other family beside these
+		gateways             string
 	}{
-		"the route says its source":     {addrTwo, routeTwo, "", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[10.0.3.0/24 172.17.0.0/16]", "10.0.3.8"},
-		"the first of the interface":    {addrTwo, strings.Replace(routeTwo, `"prefsrc":"10.0.3.8",`, "", 1), "[]", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[10.0.3.0/24 172.17.0.0/16]", "10.0.3.7"},
-		"IPv6 alone":                    {addrSix, "[ ]\n", routeSix, "[2001:db8::7/64]", "[2001:db8::/64 fe80::/64]", "2001:db8::7"},
-		"no default route":              {addrTwo, "[]", "[]", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[]", "invalid IP"},
-		"no network but the host's own": {"[]", "", "", "[]", "[]", "invalid IP"},
+		"the route says its source":     {addrTwo, routeTwo, "", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[10.0.3.0/24 172.17.0.0/16]", "10.0.3.8", "invalid IP", "map[]", "[10.0.3.1 172.17.0.9]"},
+		"the first of the interface":    {addrTwo, strings.Replace(routeTwo, `"prefsrc":"10.0.3.8",`, "", 1), "[]", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[10.0.3.0/24 172.17.0.0/16]", "10.0.3.7", "invalid IP", "map[]", "[10.0.3.1 172.17.0.9]"},
+		"IPv6 alone":                    {addrSix, "[ ]\n", routeSix, "[2001:db8::7/64]", "[2001:db8::/64 fe80::/64]", "2001:db8::7", "2001:db8::7", "map[]", "[fe80::1]"},
+		"both":                          {addrBoth, `[{"dst":"default","dev":"eth0"}]`, routeSix, "[192.0.2.7/24 2001:db8::99/128 2001:db8::a/64 2001:db8::b/64 2001:db8::7/64]", "[2001:db8::/64 fe80::/64]", "192.0.2.7", "2001:db8::7", "map[192.0.2.7:2001:db8::7 2001:db8::7:192.0.2.7 2001:db8::a:192.0.2.7 2001:db8::b:192.0.2.7 2001:db8::99:192.0.2.7]", "[fe80::1]"},
+		"both, and a route of one":      {addrBoth, `[{"dst":"default","dev":"eth0"}]`, "[]", "[192.0.2.7/24 2001:db8::99/128 2001:db8::a/64 2001:db8::b/64 2001:db8::7/64]", "[]", "192.0.2.7", "invalid IP", "map[192.0.2.7:2001:db8::7 2001:db8::7:192.0.2.7 2001:db8::a:192.0.2.7 2001:db8::b:192.0.2.7 2001:db8::99:192.0.2.7]", "[]"},
+		"no default route":              {addrTwo, "[]", "[]", "[10.0.3.7/24 10.0.3.8/24 172.17.0.1/16 10.96.0.4/32]", "[]", "invalid IP", "invalid IP", "map[]", "[]"},
+		"no network but the host's own": {"[]", "", "", "[]", "[]", "invalid IP", "invalid IP", "map[]", "[]"},
 	} {
 		h := newFakeHost(t)
 		h.answers["ip -j addr"], h.answers["ip -4 -j route"], h.answers["ip -6 -j route"] = tt.addr, tt.route4, tt.route6
-		own, routes, _, source, err := addresses(t.Context(), h)
-		if err != nil {
+		var f config.Facts
+		if err := addresses(t.Context(), h, &f); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := []string{strs(own), strs(routes), source.String()}; !cmp.Equal(got, []string{tt.own, tt.routes, tt.source}) {
-			t.Errorf("%s: %q", name, got)
+		got := []string{strs(f.Addresses), strs(f.Routes), f.DefaultIP.String(), f.DefaultIPv6.String(), fmt.Sprint(f.Beside), fmt.Sprint(f.Gateways)}
+		if diff := cmp.Diff([]string{tt.own, tt.routes, tt.source, tt.six, tt.beside, tt.gateways}, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// prompt reads no file for those who have gone.
+type prompt struct{ *fakeHost }
+
+func (h prompt) ReadFile(ctx context.Context, path string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return h.fakeHost.ReadFile(ctx, path)
+}
+
+func TestARouteThatEndsWhenTheHostForwards(t *testing.T) {
+	static := strings.Replace(routeSix, `"protocol":"ra"`, `"protocol":"static"`, 1)
+	for name, tt := range map[string]struct{ route, accept, want string }{
+		"the kernel's":            {routeSix, "1\n", "eth0"},
+		"that stays":              {routeSix, "2\n", ""},
+		"of systemd-networkd":     {routeSix, "0\n", ""},
+		"of a host without IPv6":  {"", "1\n", ""},
+		"that nobody advertises":  {static, "1\n", ""},
+		"of a link that has gone": {routeSix, "", ""},
+	} {
+		h := newFakeHost(t)
+		h.answers["ip -j addr"], h.answers["ip -6 -j route"] = addrSix, tt.route
+		if tt.accept != "" {
+			h.files["/proc/sys/net/ipv6/conf/eth0/accept_ra"] = text(tt.accept)
+		}
+		var f config.Facts
+		if err := addresses(t.Context(), prompt{h}, &f); err != nil || f.RouteEnds != tt.want {
+			t.Errorf("a route %s: %q, %v", name, f.RouteEnds, err)
 		}
 	}
 }

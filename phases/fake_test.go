@@ -73,6 +73,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 		"/sys/fs/cgroup/cgroup.controllers":             "cpu memory",
 		"/usr/share/ca-certificates/x.crt":              "",
 		"/run/systemd/system/x":                         "",
+		"/sys/module/vxlan/x":                           "",
 	} {
 		h.files[path] = text(content)
 	}
@@ -82,7 +83,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	h.answers = map[string]string{
 		"uname -m": "x86_64\n", "nproc": "2\n",
 		"ip -j addr": `[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8,"scope":"host"}]},` +
-			`{"ifname":"eth0","addr_info":[{"local":"192.0.2.11","prefixlen":24,"scope":"global"}]}]`,
+			`{"ifname":"eth0","mtu":1500,"addr_info":[{"local":"192.0.2.11","prefixlen":24,"scope":"global"}]}]`,
 		"ip -4 -j route":   `[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"},{"dst":"192.0.2.0/24","dev":"eth0","prefsrc":"192.0.2.11"}]`,
 		"ip -6 -j route":   `[]`,
 		"nft list ruleset": "",

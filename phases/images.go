@@ -22,6 +22,9 @@ func (t *Target) wantedImages() []bundle.Artifact {
 	var wanted []bundle.Artifact
 	for _, a := range t.Bundle.Images(t.Platform()) {
 		switch {
+		case t.everything:
+			wanted = append(wanted, a)
+		case bundle.IsOwnImage(a.Name) && t.Bundle.Remote() && !t.Bundle.Has([]bundle.Artifact{a}): // a cluster runs without it
 		case a.Name == t.Cluster.Spec.ControlPlane.LoadBalancer.Image && !t.runsLoadBalancer():
 		case t.controlPlane() || !manifests.IsControlPlaneImage(a.Name):
 			wanted = append(wanted, a)

@@ -44,12 +44,14 @@ func Init() []Phase {
 		Phase{Name: "addon/kube-proxy", Short: "install kube-proxy", After: []string{"wait-apiserver"}, OfCluster: true, Run: kubeProxy},
 		Phase{Name: "addon/coredns", Short: "install CoreDNS", After: []string{"wait-apiserver"}, OfCluster: true, Run: coreDNS},
 		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, OfCluster: true, Run: cni},
+		Phase{Name: "addon/extras", Short: "install the addons that the document asks for", After: []string{"wait-apiserver"}, OfCluster: true, Run: extras},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
 		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRBAC},
 		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
 		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config", "upload-certs"}, OfCluster: true, Run: bootstrapToken},
 		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
 		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Waits: true, Run: waitControlPlane},
+		Phase{Name: networkReady, Short: "wait until kube-proxy and the pod network run on all nodes that are ready", After: []string{"addon/kube-proxy", "addon/cni", "wait-control-plane"}, OfCluster: true, Waits: true, Run: waitNetwork},
 	)
 }
 
@@ -329,12 +331,12 @@ func objectOf(o addons.Object) map[string]any {
 	return o.Object
 }
 
-func cni(ctx context.Context, t *Target) error {
-	objects, err := addons.CNI(t.Cluster, t.server())
+func extras(ctx context.Context, t *Target) error {
+	objects, err := addons.Extras(t.Cluster)
 	if err != nil {
 		return err
 	}
-	return t.applyAddon(ctx, objects)
+	return t.applyWhole(ctx, "extras", objects)
 }
 
 // applyAddon puts the cluster's CA where pods of an addon look for it, as the controller

@@ -60,8 +60,9 @@ func (t *Target) joined(ctx context.Context) (*Target, *Discovery, error) {
 		}
 	}
 	own.Node.RuntimeSocket = t.endpoint() // that has been prepared; hosts of a cluster may have different ones
-	if t.Node.Address != "" && t.Node.Address != t.Facts.DefaultIP.String() {
-		own.Node.Address = t.Node.Address // somebody named it
+	if t.Node.Address != "" && t.Node.Address != t.Facts.DefaultIP.String() && t.Node.Address != own.Node.Address {
+		own.Node.Address, own.Node.OtherAddress = t.Node.Address, "" // somebody named it
+		own.Node = d.Cluster.Addressed(own.Node, t.Facts)
 	}
 	if t.BindPort != 0 {
 		cluster.Spec.ControlPlane.BindPort = t.BindPort
@@ -86,7 +87,7 @@ func tlsBootstrap(ctx context.Context, t *Target) error {
 	if err := t.sameCA(ctx, d.CA); err != nil {
 		return err
 	}
-	if err := t.checkJoin(d); err != nil {
+	if err := t.checkJoin(ctx, d); err != nil {
 		return err
 	}
 	if t.Secrets != nil && !t.Secrets.ExternalCA() { // the CA is at hand, so nobody has to be asked
@@ -161,11 +162,16 @@ func (t *Target) sign(ctx context.Context, request []byte) ([]byte, error) {
 }
 
 func joinKubelet(ctx context.Context, t *Target) error {
-	t, d, err := t.joined(ctx)
+	own, d, err := t.joined(ctx)
 	if err != nil {
 		return err
 	}
-	return t.startKubelet(ctx, d.KubeletConfiguration)
+	if own.Cluster.Spec.Network.UsesIPv6() && !t.Cluster.Spec.Network.UsesIPv6() { // that was not known before
+		if err := kernel(ctx, own); err != nil {
+			return err
+		}
+	}
+	return own.startKubelet(ctx, d.KubeletConfiguration)
 }
 
 // sameCA refuses a host that trusts another cluster: its CA is never overwritten.
@@ -181,7 +187,7 @@ func (t *Target) sameCA(ctx context.Context, ca []byte) error {
 }
 
 // checkJoin is the part of preflight that needs to know the cluster.
-func (t *Target) checkJoin(d *Discovery) error {
+func (t *Target) checkJoin(ctx context.Context, d *Discovery) error {
 	var kubelet map[string]any
 	if err := yaml.Unmarshal(d.KubeletConfiguration, &kubelet); err != nil {
 		return fmt.Errorf("ConfigMap kube-system/kubelet-config: %w", err)
@@ -194,6 +200,9 @@ func (t *Target) checkJoin(d *Discovery) error {
 	}
 	if !t.Facts.Present[pki.KubeletConf] {
 		findings = append(findings, overlaps(d.Cluster, t.Facts)...)
+	}
+	if !t.Known {
+		findings = append(findings, t.checkNetwork(ctx, d.Cluster)...)
 	}
 	return t.judge(findings)
 }

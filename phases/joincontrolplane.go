@@ -77,7 +77,7 @@ func admit(ctx context.Context, t *Target, key addons.CertificateKey) (*Admissio
 	if err := t.sameCA(ctx, d.CA); err != nil {
 		return nil, err
 	}
-	if err := t.checkJoin(d); err != nil {
+	if err := t.checkJoin(ctx, d); err != nil {
 		return nil, err
 	}
 	if err := t.judge(t.missingImages(manifests.Images(t.Cluster))); err != nil {

@@ -48,7 +48,8 @@ func (u *Up) Live(ctx context.Context) *config.Cluster {
 	return nil
 }
 
-// Versions are those of the cluster that runs; the zero value where none does.
+// Versions are those of the cluster that runs, else of the images that hosts have which bring their own; the zero value
+// where there are none.
 func (u *Up) Versions(ctx context.Context) (v config.Versions) {
 	if live := u.Live(ctx); live != nil {
 		return live.Versions()
@@ -59,6 +60,11 @@ func (u *Up) Versions(ctx context.Context) (v config.Versions) {
 		}
 		if l, err := bundle.ParseLock([]byte(m.Journal.Lock())); err == nil {
 			return l.Versions((&Target{Facts: m.Facts}).Platform())
+		}
+	}
+	for _, m := range u.controlPlanes() {
+		if m.Err == nil {
+			return m.heldVersions(ctx, u.Cluster)
 		}
 	}
 	return v
@@ -137,6 +143,7 @@ func (u *Up) kept() error {
 		refuse("metadata.name", has.Metadata.Name, wants.Metadata.Name, anew)
 		refuse("spec.network.podCIDR", has.Spec.Network.PodCIDR, wants.Spec.Network.PodCIDR, anew)
 		refuse("spec.network.serviceCIDR", has.Spec.Network.ServiceCIDR, wants.Spec.Network.ServiceCIDR, anew)
+		keptNetwork(has.Spec.Network.CNI, wants.Spec.Network.CNI, refuse)
 		refuse("spec.network.dnsDomain", has.Spec.Network.DNSDomain, wants.Spec.Network.DNSDomain, anew)
 		refuse("spec.controlPlane.endpoint", has.Spec.ControlPlane.Endpoint, wants.Spec.ControlPlane.Endpoint, anew)
 		refuse("spec.pki.algorithm", has.Spec.PKI.Algorithm, wants.Spec.PKI.Algorithm, anew)

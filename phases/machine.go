@@ -139,9 +139,7 @@ func (m *Machine) observe(ctx context.Context, c *config.Cluster) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if m.Node.Address == "" && m.Facts.DefaultIP.IsValid() {
-		m.Node.Address = m.Facts.DefaultIP.String()
-	}
+	m.Node = c.Addressed(m.Node, m.Facts)
 	return nil
 }
 
@@ -208,7 +206,7 @@ func shared(machines []*Machine, paths []string) (map[string][]byte, error) {
 	return all, nil
 }
 
-// Complete fills into a defaulted document what the machines told: their addresses, and
+// Complete fills into a defaulted document what the machines told: their addresses, an MTU that fits, and
 // where nobody gave the cluster an address, a name that each host maps to itself. The address
 // of one that is silent is the one that the running cluster (nil: there is none) knows.
 func Complete(c *config.Cluster, machines []*Machine, live *config.Cluster) {
@@ -217,12 +215,19 @@ func Complete(c *config.Cluster, machines []*Machine, live *config.Cluster) {
 		if live != nil && m.Node.Address == "" {
 			for _, n := range live.Spec.Hosts {
 				if n.Name == m.Node.Name {
-					m.Node.Address = n.Address
+					m.Node.Address, m.Node.OtherAddress = n.Address, n.OtherAddress
 				}
 			}
 		}
 		c.Spec.Hosts = append(c.Spec.Hosts, m.Node)
 	}
+	link := 0
+	for _, m := range machines {
+		if mtu := m.Facts.MTUs[m.Node.IP()]; mtu > 0 && (link == 0 || mtu < link) {
+			link = mtu
+		}
+	}
+	c.FitMTU(live, link)
 	if c.Spec.ControlPlane.Endpoint == "" {
 		c.Spec.ControlPlane.Endpoint = net.JoinHostPort(c.Metadata.Name+config.InternalDomain, strconv.Itoa(int(c.Spec.ControlPlane.BindPort)))
 	}

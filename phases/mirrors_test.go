@@ -230,7 +230,7 @@ func TestMirrorsOfARuntimeOfOthers(t *testing.T) {
 		}
 		var said events // a host that joins learns of them later
 		target.Cluster, target.Report = cluster(), said.report
-		if err := (&Target{Cluster: c, Node: target.Node, Facts: target.Facts, Host: h, Report: said.report}).checkJoin(&Discovery{Cluster: c}); err != nil || len(said.messages()) != 1 {
+		if err := (&Target{Cluster: c, Node: target.Node, Facts: target.Facts, Host: h, Report: said.report}).checkJoin(t.Context(), &Discovery{Cluster: c}); err != nil || len(said.messages()) != 1 {
 			t.Errorf("%s: %v, %q", socket, err, said.messages())
 		}
 		if found := target.checkMirrors(); len(found) > 0 {

@@ -56,12 +56,15 @@ type Target struct {
 	Journal  *Journal // nil: nothing is written down, as nothing is really done
 	Ledger   bool     // what is here is noted before the first change
 	Patches  manifests.Patches
+	Material addons.Material // of the pod network
 	// JoinToken is the token with which nodes join, as of the function of that name.
 	JoinToken func(ctx context.Context) (addons.Token, error)
 	TTL       time.Duration // of a token that is made; 0: it never expires
 	Tokens    []InitToken   // that init makes; nil: JoinToken alone
 	// Discover finds the cluster that this host joins. Every call gives the same answer.
 	Discover func(ctx context.Context) (*Discovery, error)
+	// Known tells that Cluster is the cluster's document already, before it is discovered.
+	Known bool
 	// Admit gives a host that joins as a control plane the cluster's secrets, and rights in it.
 	// Every call gives the same answer; t is the target of the phase that asks.
 	Admit func(ctx context.Context, t *Target) (*Admission, error)
@@ -96,10 +99,12 @@ type Target struct {
 	// Changes counts what is changed on several hosts; nil: nobody asks.
 	Changes *atomic.Int64
 
-	had      *glance // nil: nobody remembers
-	phase    string
-	changes  *atomic.Int64
-	replaced *sync.Map // containers that are being replaced, by static pod
+	everything bool          // images of every role
+	had        *glance       // nil: nobody remembers
+	finds      func(Finding) // is told what preflight finds; nil: nobody asks
+	phase      string
+	changes    *atomic.Int64
+	replaced   *sync.Map // containers that are being replaced, by static pod
 }
 
 // Event is something that happened, for people and programs.

@@ -46,6 +46,9 @@ func preflight(ctx context.Context, t *Target) error {
 	if t.Discover == nil { // a host that joins learns the cluster's document only after this
 		findings = append(findings, checkDocument(t.Cluster, t.Facts)...)
 	}
+	if t.Discover == nil || t.Known {
+		findings = append(findings, t.checkNetwork(ctx, t.Cluster)...)
+	}
 	findings = append(findings, t.checkBundle()...)
 	findings = append(findings, t.checkRuntime(ctx)...)
 	findings = append(findings, t.checkMirrors()...)
@@ -90,18 +93,15 @@ func (t *Target) judge(findings []Finding) error {
 	return nil
 }
 
-// judgeAll is judge for what hosts are to each other.
-func (t *Target) judgeAll(findings []Finding) error {
-	if err := t.judged(findings); err != nil {
-		return fmt.Errorf("the hosts do not go together: %w\nmend these, or let one pass with --ignore-preflight-errors=NAME", err)
-	}
-	return nil
-}
-
+// judged is an error of all findings that are not ignored; whoever hears them has them all.
 func (t *Target) judged(findings []Finding) error {
 	var all *multierror.Error
 	for _, f := range findings {
-		if f.Warning || slices.Contains(t.Ignore, "all") || slices.Contains(t.Ignore, strings.ToLower(f.Name)) {
+		f.Warning = f.Warning || slices.Contains(t.Ignore, "all") || slices.Contains(t.Ignore, strings.ToLower(f.Name))
+		if t.finds != nil {
+			t.finds(f)
+		}
+		if f.Warning {
 			t.notice("%s", f.Error())
 			continue
 		}
@@ -173,7 +173,7 @@ func (t *Target) missingImages(wanted []string) (out []Finding) {
 	}
 	for _, image := range wanted {
 		if _, ok := t.Bundle.Find(image, t.Platform()); !ok {
-			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: it is one of Kubernetes %s; name the versions that it has, or make it anew, for a control plane without --role worker", image, t.Platform(), t.Bundle.Lock().Versions(t.Platform()).Kubernetes)})
+			out = append(out, Finding{Name: "Bundle", Message: fmt.Sprintf("the bundle has no image %s for %s: it is one of Kubernetes %s; name the versions that it has, or make it anew with `kubewright bundle create --config` and the cluster's document (for a control plane without --role worker)", image, t.Platform(), t.Bundle.Lock().Versions(t.Platform()).Kubernetes)})
 		}
 	}
 	return out
@@ -234,6 +234,9 @@ func Check(c *config.Cluster, n config.Node, f config.Facts) []Finding {
 		used(uint16(c.Spec.ControlPlane.BindPort), "the API server", f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"])
 		used(10257, "the controller manager", f.Present["/etc/kubernetes/manifests/kube-controller-manager.yaml"])
 		used(10259, "the scheduler", f.Present["/etc/kubernetes/manifests/kube-scheduler.yaml"])
+		node := f.Present[pki.KubeletConf]
+		used(10258, "the cloud controller", node || !c.ExternalCloud())
+		used(9808, "the controller of volumes", node || !c.Spec.Addons.EBSCSI)
 		// With an admin.conf it is an init that was cut short, which goes on.
 		if f.Present[pki.KubeletConf] && !f.Present[pki.AdminConf] && !f.Present["/etc/kubernetes/manifests/kube-apiserver.yaml"] && !f.Present["/etc/kubernetes/manifests/etcd.yaml"] && f.Present["/var/lib/kubelet/config.yaml"] {
 			add("FileAvailable--etc-kubernetes-kubelet.conf", "this host is a node already, of this cluster or of another: take it out with `kubewright reset` first")
@@ -284,34 +287,5 @@ func checkKubelet(kubelet map[string]any, f config.Facts) (out []Finding) {
 	if f.SwapOn && kubelet["failSwapOn"] != false {
 		out = append(out, Finding{Name: "Swap", Message: "swap is on, which the kubelet refuses: turn it off with `swapoff -a` and in /etc/fstab, or accept it with spec.kubelet.failSwapOn: false in the cluster document"})
 	}
-	return out
-}
-
-// overlaps finds pod and service ranges that the host already uses for something else:
-// packets for one of the two would never arrive.
-func overlaps(c *config.Cluster, f config.Facts) (out []Finding) {
-	for field, s := range map[string]string{"pod": c.Spec.Network.PodCIDR, "service": c.Spec.Network.ServiceCIDR} {
-		cidr, err := netip.ParsePrefix(s)
-		if err != nil {
-			continue
-		}
-		say := func(what string) {
-			out = append(out, Finding{Name: "NetworkOverlap", Message: fmt.Sprintf("the %s range %s overlaps the host's %s: choose another with %s", field, cidr, what,
-				map[string]string{"pod": "--pod-network-cidr, or spec.network.podCIDR in the document", "service": "--service-cidr, or spec.network.serviceCIDR in the document"}[field])})
-		}
-		covered := false
-		for _, a := range f.Addresses {
-			if cidr.Overlaps(a.Masked()) {
-				say("address " + a.String())
-				covered = true
-			}
-		}
-		for _, r := range f.Routes {
-			if !covered && cidr.Overlaps(r) {
-				say("route to " + r.String())
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })
 	return out
 }

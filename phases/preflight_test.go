@@ -102,6 +102,10 @@ func TestPreflightFindings(t *testing.T) {
 			"[Port-10250] port 10250 is in use, and the kubelet needs it: see who listens with `ss -ltnp sport = :10250`",
 			"[Port-6443] port 6443 is in use, and the API server needs it", "[Port-10257] port 10257 is in use, and the controller manager",
 			"[Port-10259] port 10259 is in use, and the scheduler", "[Port-2379] port 2379 is in use, and etcd", "[Port-2380] port 2380 is in use, and etcd"}},
+		"ports of a cloud's controllers": {cp, all(listens(10258, 9808), func(c *config.Cluster, _ *config.Node, _ *config.Facts) {
+			c.Spec.Addons.CloudController.Name, c.Spec.Addons.EBSCSI = "aws", true
+		}), []string{"[Port-10258] port 10258 is in use, and the cloud controller", "[Port-9808] port 9808 is in use, and the controller of volumes"}},
+		"no cloud's controllers":         {cp, listens(10258, 9808), nil},
 		"another port of the API server": {cp, all(listens(443, 6443), func(c *config.Cluster, _ *config.Node, _ *config.Facts) { c.Spec.ControlPlane.BindPort = 443 }), []string{"[Port-443]"}},
 		"ports of a worker":              {worker, listens(2379, 6443, 10250), []string{"[Port-10250]"}},
 		"ports that are ours already": {cp, all(listens(2379, 2380, 6443, 10250, 10257, 10259), has(pki.KubeletConf, "/var/lib/etcd/member",
@@ -112,6 +116,8 @@ func TestPreflightFindings(t *testing.T) {
 		"an init that was cut off": {cp, has(pki.KubeletConf), nil},
 		"a control plane joins":    {worker, has(manifests + "kube-apiserver.yaml"), []string{"[DirAvailable--etc-kubernetes-manifests] this host is a control plane already: take it out with `kubewright reset` before it joins as a worker"}},
 
+		"a gateway in a range":     {cp, fact(func(f *config.Facts) { f.Gateways = append(f.Gateways, netip.MustParseAddr("10.244.0.1")) }), []string{"[NetworkOverlap] the pod range 10.244.0.0/16 overlaps the host's gateway 10.244.0.1: choose another with --pod-network-cidr, or spec.network.podCIDR in the document"}},
+		"a resolver in a range":    {cp, fact(func(f *config.Facts) { f.Resolvers = append(f.Resolvers, netip.MustParseAddr("10.96.0.53")) }), []string{"[NetworkOverlap] the service range 10.96.0.0/12 overlaps the host's name server 10.96.0.53, of /etc/resolv.conf: choose another with --service-cidr, or spec.network.serviceCIDR in the document"}},
 		"networks that overlap":    {cp, fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.96.8.0/24")) }), []string{"[NetworkOverlap] the service range 10.96.0.0/12 overlaps the host's route to 10.96.8.0/24: choose another with --service-cidr, or spec.network.serviceCIDR in the document"}},
 		"networks of its own pods": {cp, all(has(pki.KubeletConf), fact(func(f *config.Facts) { f.Routes = append(f.Routes, netip.MustParsePrefix("10.244.0.0/24")) })), nil},
 		// The ranges of a cluster that is not known yet are nobody's.

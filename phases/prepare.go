@@ -30,7 +30,7 @@ func prepare() []Phase {
 
 // kernel makes modules and sysctls true now and after a reboot.
 func kernel(ctx context.Context, t *Target) error {
-	ipv6 := strings.Contains(t.Cluster.Spec.Network.PodCIDR, ":")
+	ipv6 := t.Cluster.Spec.Network.UsesIPv6()
 	if _, err := t.write(ctx, manifests.Prerequisites(ipv6)...); err != nil {
 		return err
 	}

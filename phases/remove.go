@@ -5,16 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/kubectl/pkg/drain"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/manifests"
@@ -121,23 +117,28 @@ func (u *Up) mayRemove(ctx context.Context, m *Machine, r Removal) error {
 	switch {
 	case err != nil && !isNotFound(err):
 		return err
-	case err != nil && m.Host == nil && !slices.Contains(u.Machines, m):
-		return errors.New("neither the document nor the cluster has a host of this name: see `kubewright status`")
 	case err == nil && m.Err != nil && condition(node, "Ready") == "True" && !r.Dead:
 		return fmt.Errorf("it cannot be reached (%w), and its node is ready: it may be at work. Make it reachable, or if it is gone say so with --dead", m.Err)
 	}
 	if m == u.leader {
 		return errors.New("it is the only control plane that answers: take the whole cluster down with `kubewright down`, or bring up another control plane first")
 	}
+	var unknown error
+	if err != nil && m.Host == nil && !slices.Contains(u.Machines, m) { // but perhaps among etcd's members: its node goes before it
+		unknown = errors.New("neither the document nor the cluster has a host of this name: see `kubewright status`")
+	}
 	if u.Cluster.Spec.Etcd.External != nil {
-		return nil
+		return unknown
 	}
 	all, serving, err := u.etcdNow(ctx)
 	if err != nil {
 		return err
 	}
 	own := u.memberOf(all, m)
-	if own == nil || own.Learner {
+	if own == nil {
+		return unknown
+	}
+	if own.Learner {
 		return nil
 	}
 	voters, up := 0, 0
@@ -230,55 +231,6 @@ func (u *Up) dropMember(ctx context.Context, t *Target) error {
 		t.changed(1)
 		return c.Remove(ctx, own.ID)
 	})
-}
-
-// drain cordons the node and evicts its pods. The pods of a host that is gone cannot end:
-// they go when its Node does.
-func (u *Up) drain(ctx context.Context, t *Target, r Removal, alive bool) error {
-	client, err := kubernetes.NewForConfigAndClient(u.api.config, u.api.http)
-	if err != nil {
-		return err
-	}
-	node, err := client.CoreV1().Nodes().Get(ctx, t.Node.Name, metav1.GetOptions{})
-	if isNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	h := &drain.Helper{
-		Ctx: ctx, Client: client, GracePeriodSeconds: -1, Timeout: r.Limit, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true, Force: r.Force,
-		Out: io.Discard, ErrOut: io.Discard,
-	}
-	if h.Timeout == 0 {
-		h.Timeout = 10 * time.Minute
-	}
-	if r.Grace > 0 {
-		h.GracePeriodSeconds = int(r.Grace.Seconds())
-	}
-	if !node.Spec.Unschedulable {
-		t.changed(1)
-	}
-	if err := drain.RunCordonOrUncordon(h, node, true); err != nil {
-		return fmt.Errorf("cordon: %w", err)
-	}
-	if !alive {
-		return nil
-	}
-	list, problems := h.GetPodsForDeletion(node.Name)
-	if problems != nil {
-		var all *multierror.Error
-		for _, err := range problems {
-			all = multierror.Append(all, err)
-		}
-		return fmt.Errorf("%w: end them yourself, or with --force, and run this again; until then nothing new is put on %s, unless you say `kubectl uncordon %[2]s`", config.Errors(all), node.Name)
-	}
-	pods := list.Pods()
-	t.changed(len(pods))
-	if err := h.DeleteOrEvictPods(pods); err != nil {
-		return fmt.Errorf("evict the pods: %w: see `kubectl get poddisruptionbudgets -A`, and run the same command again", err)
-	}
-	return nil
 }
 
 // forget tells the others, before it happens, that a host goes: the cluster's document, and

@@ -11,19 +11,29 @@ import (
 )
 
 // links of the pod network.
-var links = []string{"cni0", "flannel.1"}
+var links = []string{"cni0", "flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6", "kube-ipvs0",
+	"vxlan.calico", "vxlan-v6.calico", "weave", "datapath", "vxlan-6784"}
 
-// marks begin the names of the chains of kube-proxy, the kubelet, the CNI plugins and flannel.
-var marks = []string{"KUBE-", "CNI-", "FLANNEL-"}
+func linkPath(name string) string { return "/sys/class/net/" + name }
+
+func linkPaths() (paths []string) {
+	for _, name := range links {
+		paths = append(paths, linkPath(name))
+	}
+	return paths
+}
+
+// marks begin the names of the chains of kube-proxy, the kubelet, the CNI plugins and the pod networks.
+var marks = []string{"KUBE-", "CNI-", "FLANNEL-", "cali-", "WEAVE"}
 
 func cleanNetwork(ctx context.Context, t *Target) error {
 	found := t.found()
+	infos, err := t.Host.Stat(ctx, linkPaths()...)
+	if err != nil {
+		return err
+	}
 	for _, link := range links {
-		infos, err := t.Host.Stat(ctx, "/sys/class/net/"+link)
-		if err != nil {
-			return err
-		}
-		if len(infos) > 0 && !(found.counts() && slices.Contains(found.Links, link)) {
+		if _, ok := infos[linkPath(link)]; ok && !(found.counts() && slices.Contains(found.Links, link)) {
 			if err := t.do(ctx, "ip", "link", "delete", link); err != nil {
 				return err
 			}
@@ -115,8 +125,8 @@ func leadsToOurs(rule string) bool {
 // builtIn are the chains that iptables makes by itself.
 var builtIn = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
-// ownTables are those of kube-proxy in its nftables mode.
-var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy"}
+// ownTables are those of kube-proxy and Calico in their nftables modes, and of flannel in its own.
+var ownTables = []string{"ip kube-proxy", "ip6 kube-proxy", "ip calico", "ip6 calico", "ip flannel-ipv4", "ip6 flannel-ipv6"}
 
 // removeTables removes the tables of nftables that are ours, and the tables and chains that
 // iptables has made for us, where nobody has a rule in them. All is what was there before

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/kubewright/kubewright/addons"
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -36,7 +37,9 @@ type Up struct {
 	Only        []string
 	Concurrency int // hosts that are changed at a time; 0: AtATime
 	Bundle      *bundle.Bundle
+	Acquires    bool // there will be a Bundle, of which nothing is known yet: nobody but Preflight does with that
 	Patches     manifests.Patches
+	Material    addons.Material // of the pod network
 	Ignore      []string
 	Skip        []string
 	// PrepareOnly ends where only the cluster is missing: hosts have a runtime, a kubelet and their images.

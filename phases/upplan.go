@@ -21,7 +21,7 @@ type HostPlan struct {
 
 // Plan is what Run would do. Nothing is changed.
 func (u *Up) Plan(ctx context.Context) ([]HostPlan, error) {
-	if err := u.preflight(ctx); err != nil {
+	if err := u.preflight(ctx, false); err != nil {
 		return nil, err
 	}
 	if u.Report != nil && len(u.members) > 0 && !u.Answers(ctx) {

@@ -4,19 +4,19 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-multierror"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
 )
 
 // Run changes what has to be changed. The error holds those of all hosts that failed.
 func (u *Up) Run(ctx context.Context) error {
-	if err := u.preflight(ctx); err != nil {
+	if err := u.preflight(ctx, true); err != nil {
 		return err
 	}
 	if len(u.members) > 0 {
@@ -68,6 +68,11 @@ func (u *Up) Run(ctx context.Context) error {
 		close(u.ended)
 	}
 	wg.Wait()
+	if u.chosen(u.leader) && !u.PrepareOnly && !slices.ContainsFunc(slices.Collect(maps.Values(failures)), func(err error) bool { return err != nil }) {
+		t, _ := u.bare(u.leader)
+		last := u.last()
+		failures[u.leader] = Run(ctx, last, t, u.skips(last))
+	}
 	u.nameStrangers(ctx)
 	var all *multierror.Error
 	for _, m := range u.Machines {
@@ -151,8 +156,11 @@ func UpPhases() []Phase {
 	var all []Phase
 	for _, list := range [][]Phase{Init(), JoinControlPlane(), Join()} {
 		for _, p := range list {
-			if len(Select(all, p.Name)) == 0 {
+			if !slices.ContainsFunc(all, func(have Phase) bool { return have.Name == p.Name }) {
 				all = append(all, p)
+			}
+			if p.Name == "preflight" && len(Select(all, Reach.Name)) == 0 {
+				all = append(all, Reach)
 			}
 		}
 	}
@@ -173,39 +181,4 @@ func (u *Up) order() []*Machine {
 	}
 	slices.SortStableFunc(all, func(a, b *Machine) int { return rank(a) - rank(b) })
 	return all
-}
-
-// preflight looks at all hosts, and says everything that is in the way in one report, before any is touched.
-func (u *Up) preflight(ctx context.Context) error {
-	if skipped(u.Skip, "preflight") {
-		return nil
-	}
-	var mu sync.Mutex
-	var all *multierror.Error
-	var g errgroup.Group
-	g.SetLimit(AtATime)
-	for _, m := range u.answering() {
-		if !u.chosen(m) {
-			continue
-		}
-		g.Go(func() error {
-			t, list := u.target(m)
-			t.Journal, t.Facts.Present = t.Journal.only(), u.ownFacts(m)
-			if err := Run(ctx, Select(list, "preflight"), t, nil); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				all = multierror.Append(all, err)
-			}
-			return nil
-		})
-	}
-	g.Wait()
-	here := &Target{Ignore: u.Ignore, Report: u.Report, phase: "preflight"}
-	if err := here.judgeAll(u.checkAll()); err != nil {
-		all = multierror.Append(all, err)
-	}
-	if err := config.Errors(all); err != nil {
-		return &NotReadyError{err}
-	}
-	return nil
 }

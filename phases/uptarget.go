@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubewright/kubewright/addons"
@@ -27,8 +29,8 @@ func (u *Up) target(m *Machine) (*Target, []Phase) {
 // bare is target without hooks.
 func (u *Up) bare(m *Machine) (*Target, []Phase) {
 	t := &Target{
-		Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Secrets: u.secrets[m], Bundle: u.Bundle, Journal: m.Journal,
-		Ledger: true, Patches: u.Patches, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
+		Cluster: u.Cluster, Node: m.Node, Facts: m.Facts, Host: m.Host, Secrets: u.secrets[m], Bundle: u.Bundle, Acquires: u.Acquires, Journal: m.Journal,
+		Ledger: true, Patches: u.Patches, Material: u.Material, Ignore: u.Ignore, Report: u.Report, Credentials: u.Credentials, Turns: u.turns,
 		// Nobody joins by a token here; the one who wants to makes it.
 		JoinToken: func(context.Context) (addons.Token, error) { return addons.Token{}, nil }, Tokens: []InitToken{},
 		API: u.api, Changes: &u.changes, Began: u.Began, had: &m.had, Uploads: u.uploads,
@@ -38,7 +40,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		if client, err := u.clientOn(m); err == nil {
 			t.API = client
 		}
-		list := Init()
+		list := without(Init(), networkReady) // that of all hosts comes last
 		if m != u.leader {
 			list = slices.DeleteFunc(list, func(p Phase) bool { return p.OfCluster })
 			for i := range list {
@@ -51,7 +53,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		}
 		return t, list
 	}
-	t.Discover = u.discover(m)
+	t.Discover, t.Known = u.discover(m), true
 	if m.controlPlane() {
 		t.Admit = u.admit(m)
 		return t, append(JoinControlPlane(), nodeReady("wait-control-plane", "mark-control-plane"))
@@ -74,6 +76,15 @@ func late(list []Phase) []Phase {
 
 func nodeReady(after ...string) Phase {
 	return Phase{Name: "wait-node", Short: "wait until the node is ready", After: after, Waits: true, Run: waitNode}
+}
+
+// last are the phases of a cluster whose hosts are done.
+func (u *Up) last() []Phase {
+	list := Select(Init(), networkReady)
+	if u.Cluster.ExternalCloud() {
+		list = append(list, Phase{Name: "wait-cloud", Short: "wait until the cloud controller has said what the nodes are", After: []string{networkReady}, OfCluster: true, Waits: true, Run: waitCloud})
+	}
+	return list
 }
 
 // clientOn is the API as the control plane's own server has it.
@@ -202,23 +213,39 @@ func markJoined(ctx context.Context, t *Target) error {
 	return markControlPlane(ctx, t)
 }
 
-// waitNode waits until the kubelet and the pod network are ready.
+// waitNode waits until the kubelet and the pod network are ready. Where somebody else is to install a network, it
+// waits for the kubelet alone.
 func waitNode(ctx context.Context, t *Target) error {
 	bounded, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.KubeletHealthCheck.Duration)
 	defer cancel()
-	last := ""
+	last, without := "", t.Cluster.Spec.Network.CNI.Name == "none"
 	_, err := t.API.Until(bounded, ref("v1", "Node", "", t.Node.Name), func(o addons.Object) bool {
 		last = conditionMessage(o, "Ready")
-		return condition(o, "Ready") == "True"
+		return condition(o, "Ready") == "True" || without && strings.Contains(last, "NetworkReady=false")
 	})
 	if err != nil && ctx.Err() == nil {
-		return t.withJournal(ctx, "kubelet", fmt.Errorf("node %s did not become ready: %s: %w", t.Node.Name, last, err))
+		return t.withJournal(ctx, "kubelet", fmt.Errorf("node %s did not become ready: %s: %w%s", t.Node.Name, last, err, t.stuckPods(context.WithoutCancel(ctx))))
+	}
+	if err == nil && without && strings.Contains(last, "NetworkReady=false") {
+		t.notice("node %s becomes ready when a pod network is installed: spec.network.cni.name is none", t.Node.Name)
 	}
 	return err
 }
 
+// stuckPods are those of the node that cannot start, and why, a line each: the pod network's, most likely.
+func (t *Target) stuckPods(ctx context.Context) string {
+	pods, _ := t.API.List(ctx, ref("v1", "Pod", "", ""), "")
+	var all []trouble
+	for _, o := range pods {
+		if p, err := typed[corev1.Pod](o); err == nil && p.Spec.NodeName == t.Node.Name {
+			all = append(all, slices.DeleteFunc(troubles(p), func(t trouble) bool { return t.container == "" })...)
+		}
+	}
+	return firstOf(all)
+}
+
 func waitDNS(ctx context.Context, t *Target) error {
-	if t.Cluster.Spec.DNS.Disabled {
+	if t.Cluster.Spec.DNS.Disabled || t.Cluster.Spec.Network.CNI.Name == "none" { // its pods wait for a network
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration)
@@ -229,7 +256,8 @@ func waitDNS(ctx context.Context, t *Target) error {
 		return condition(o, "Available") == "True"
 	})
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("CoreDNS did not become available: %s: see `kubectl -n kube-system describe pods -l k8s-app=kube-dns`: %w", last, err)
+		pods := t.notReady(ctx)
+		return fmt.Errorf("CoreDNS did not become available: %s: see `kubectl -n kube-system describe pods -l k8s-app=kube-dns`: %w%s%s", last, err, firstOf(pods), t.lastWords(ctx, pods))
 	}
 	return err
 }

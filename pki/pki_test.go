@@ -162,6 +162,14 @@ func TestCertificatesFollowTheContract(t *testing.T) {
 			[]string{"cp6", "localhost", "2001:db8::11", "127.0.0.1", "::1"},
 			[]string{"cp6", "localhost", "2001:db8::11", "127.0.0.1", "::1"},
 			[]string{"cp6", "2001:db8::11"},
+		}, {
+			"dual-stack: the service kubernetes has one address, the node two",
+			cluster(func(c *config.Cluster) { c.Spec.Network.ServiceCIDR = "10.96.0.0/12,fd00:10:96::/112" }),
+			config.Node{Name: "cp1", Address: "192.0.2.11", OtherAddress: "2001:db8::0011", Roles: []config.Role{config.ControlPlaneRole}},
+			[]string{"cp1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "10.96.0.1", "192.0.2.11", "2001:db8::11"},
+			[]string{"cp1", "localhost", "192.0.2.11", "127.0.0.1", "::1"},
+			[]string{"cp1", "localhost", "192.0.2.11", "127.0.0.1", "::1"},
+			[]string{"cp1", "192.0.2.11", "2001:db8::11"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

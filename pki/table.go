@@ -121,7 +121,7 @@ func (sp spec) hosts(c *config.Cluster, n config.Node) []string {
 
 func apiServerSANs(c *config.Cluster, n config.Node) []string {
 	sans := []string{n.Name, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-		"kubernetes.default.svc." + c.Spec.Network.DNSDomain, firstServiceIP(c), n.Address}
+		"kubernetes.default.svc." + c.Spec.Network.DNSDomain, firstServiceIP(c), n.Address, n.OtherAddress}
 	if e := c.Spec.ControlPlane.Endpoint; e != "" {
 		if host, _, err := config.SplitEndpoint(e, c.Spec.ControlPlane.BindPort); err == nil {
 			sans = append(sans, host)
@@ -142,15 +142,18 @@ func etcdSANs(n config.Node) []string {
 	return []string{n.Name, "localhost", n.Address, "127.0.0.1", "::1"}
 }
 
-func kubeletSANs(_ *config.Cluster, n config.Node) []string { return []string{n.Name, n.Address} }
+func kubeletSANs(_ *config.Cluster, n config.Node) []string {
+	return []string{n.Name, n.Address, n.OtherAddress}
+}
 
-// firstServiceIP is the address of the service "kubernetes"; empty for a range that cannot be read.
+// firstServiceIP is the address of the service "kubernetes", which has one of the cluster's own family alone; empty
+// for a range that cannot be read.
 func firstServiceIP(c *config.Cluster) string {
-	cidr, err := netip.ParsePrefix(c.Spec.Network.ServiceCIDR)
-	if err != nil {
+	ranges := c.Spec.Network.ServiceRanges()
+	if len(ranges) == 0 {
 		return ""
 	}
-	return cidr.Masked().Addr().Next().String()
+	return ranges[0].Addr().Next().String()
 }
 
 // ControlPlaneURL is the stable address of all API servers. Without an endpoint in the

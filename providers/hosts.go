@@ -2,6 +2,8 @@ package providers
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,22 +23,57 @@ func Hosts(ctx context.Context, c *config.Cluster, client *ssh.Client) []*phases
 		m := &phases.Machine{Node: n}
 		machines[i] = m
 		g.Go(func() error {
-			var to config.SSH
-			if n.SSH != nil {
-				to = *n.SSH
-			}
-			if to.Address == "" {
-				to.Address = n.Address
-			}
-			t, err := client.Connect(ctx, n.Name, to)
-			if err != nil {
-				m.Err = err
-				return nil
-			}
-			m.Host = host.NewRemote(t)
+			connect(ctx, client, m)
 			return nil
 		})
 	}
 	g.Wait()
 	return machines
+}
+
+func connect(ctx context.Context, client *ssh.Client, m *phases.Machine) {
+	var to config.SSH
+	if m.Node.SSH != nil {
+		to = *m.Node.SSH
+	}
+	if to.Address == "" {
+		to.Address = m.Node.Address
+	}
+	t, err := client.Connect(ctx, m.Node.Name, to)
+	if m.Err = err; err == nil {
+		m.Host = host.NewRemote(t)
+	}
+}
+
+func booting(err error) bool {
+	var down *host.UnreachableError
+	var denied *ssh.DeniedError
+	return errors.As(err, &down) || errors.As(err, &denied)
+}
+
+// Await goes on trying to reach machines that have just been made, for so long: they boot, and get to know whom to
+// let in a moment after they have begun to listen. What else is in the way stays so.
+func Await(ctx context.Context, client *ssh.Client, machines []*phases.Machine, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(phases.AtATime)
+	for _, m := range machines {
+		g.Go(func() error {
+			for booting(m.Err) {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+				if why := m.Err; ctx.Err() == nil {
+					if connect(ctx, client, m); m.Err != nil && ctx.Err() != nil {
+						m.Err = why
+					}
+				}
+			}
+			return nil
+		})
+	}
+	g.Wait()
 }

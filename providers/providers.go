@@ -1,8 +1,8 @@
 // Package providers is where machines come from. In goes a wish for machines; out come
 // machines, each with the door through which phases act on it.
 //
-// There is one so far: the machine that we run on, for init and join. Machines behind
-// SSH, kind's containers and EC2's instances will each be a file here.
+// The machine that we run on is for init and join; up takes those that are there, behind SSH
+// (hosts.go), has kind make containers (kind.go), or makes instances in EC2 (aws).
 package providers
 
 import "github.com/kubewright/kubewright/host"

@@ -1,27 +1,28 @@
 package verify
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/exec"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // execs sends something in, and wants both streams and the code back.
 func execs(ctx context.Context, c *Cluster) (string, error) {
-	err := c.onEveryNode(func(p *probe) error {
+	err := c.onEveryNode(func(p *pair) error {
 		pod, err := p.pod()
 		if err != nil {
 			return err
 		}
-		out, errOut, err := c.exec(ctx, pod, "said", "sh", "-c", "cat; echo complained >&2; exit 3")
+		out, errOut, err := c.exec(ctx, pod, "said", probe.Argv("echo", nil)...)
 		var code exec.ExitError
 		if !errors.As(err, &code) {
 			return fmt.Errorf("node %s: want exit code 3: %w", p.node.name, errors.Join(err, errors.New("got 0")))
@@ -35,7 +36,7 @@ func execs(ctx context.Context, c *Cluster) (string, error) {
 }
 
 func logs(ctx context.Context, c *Cluster) (string, error) {
-	err := c.onEveryNode(func(p *probe) error {
+	err := c.onEveryNode(func(p *pair) error {
 		pod, err := p.pod()
 		if err != nil {
 			return err
@@ -57,7 +58,7 @@ func logs(ctx context.Context, c *Cluster) (string, error) {
 }
 
 func portForwards(ctx context.Context, c *Cluster) (string, error) {
-	err := c.onEveryNode(func(p *probe) error {
+	err := c.onEveryNode(func(p *pair) error {
 		pod, err := p.pod()
 		if err != nil {
 			return err
@@ -70,19 +71,19 @@ func portForwards(ctx context.Context, c *Cluster) (string, error) {
 			return nil
 		})
 	})
-	return fmt.Sprintf("port %d of pods on %s answers here", port, c.nodeNames()), err
+	return fmt.Sprintf("port %d of pods on %s answers here", probe.Port, c.nodeNames()), err
 }
 
 // forwarded makes one request through a forwarded port.
 func (c *Cluster) forwarded(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
-	addr, done, err := c.forward(ctx, pod, port)
+	addr, done, err := c.forward(ctx, pod, probe.Port)
 	if err != nil {
 		cancel()
 		return err
 	}
 	defer func() { cancel(); <-done }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/cgi-bin/who", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/who", nil)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,8 @@ func (c *Cluster) forwarded(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasSuffix(string(bytes.TrimSpace(b)), " "+pod.Name) {
+	var who probe.Who
+	if err := json.Unmarshal(b, &who); err != nil || who.Name != pod.Name {
 		return fmt.Errorf("want the answer of %s, got %q", pod.Name, b)
 	}
 	return nil

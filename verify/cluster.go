@@ -3,17 +3,22 @@ package verify
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/kubewright/kubewright/apiclient"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/rand"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // Label is on every namespace that a run makes, with the value "true".
@@ -25,47 +30,94 @@ const runLabel = "kubewright.dev/verify-run"
 // Cluster is what checks act on.
 type Cluster struct {
 	config *rest.Config
-	client kubernetes.Interface
+	client apiclient.Interface
 	image  string
-	nodes  []node
+	nodes  []node // control planes first: the last is a worker where there is one
 	run    string // value of runLabel
 
-	probes func() ([]*probe, error) // made by whichever check asks first
+	hosts    map[string]Runner
+	contexts func(context.Context, []byte) (string, error)
+	file     []byte // the kubeconfig
+
+	// What several checks look at is made by whichever asks first.
+	home      func() (string, error) // the namespace of all that needs none of its own
+	probes    func() ([]*pair, error)
+	backends  func() ([]*corev1.Pod, error)
+	etcd      func() (probe.EtcdState, error)
+	composed  func() (*corev1.Pod, error)
+	readiness func() (string, error)
+	liveness  func() (revival, error)
 }
+
+// share has each of these made once. ctx is that of the run.
+func (c *Cluster) share(ctx context.Context) {
+	c.home = sync.OnceValues(func() (string, error) { return c.namespace(ctx, "pods") })
+	c.probes = sync.OnceValues(func() ([]*pair, error) { return c.startProbes(ctx) })
+	c.backends = sync.OnceValues(func() ([]*corev1.Pod, error) { return c.startBackends(ctx) })
+	c.etcd = sync.OnceValues(func() (probe.EtcdState, error) { return c.askEtcd(ctx) })
+	c.composed = sync.OnceValues(func() (*corev1.Pod, error) { return c.compose(ctx) })
+	c.readiness = sync.OnceValues(func() (string, error) { return c.tryReadiness(ctx) })
+	c.liveness = sync.OnceValues(func() (revival, error) { return c.tryLiveness(ctx) })
+}
+
+// controlPlane is the label, and the key of the taint, of control planes.
+const controlPlane = "node-role.kubernetes.io/control-plane"
 
 // node is a Linux node of the cluster.
 type node struct {
 	name string
 	ip   string // the first InternalIP
+	is   corev1.Node
 }
 
-func connect(ctx context.Context, kubeconfig []byte, image string) (*Cluster, error) {
+// connect also finds the nodes.
+func connect(ctx context.Context, kubeconfig []byte) (*Cluster, error) {
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
 	// Many checks ask at once; the API server has its own fairness.
 	config.QPS, config.Burst = 200, 400
-	client, err := kubernetes.NewForConfig(config)
+	client, err := apiclient.New(config, nil)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	c := &Cluster{config: config, client: client, image: image, run: rand.String(8)}
+	c := &Cluster{config: config, client: client, run: rand.String(8), file: kubeconfig}
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: corev1.LabelOSStable + "=linux"})
 	if err != nil {
 		return nil, fmt.Errorf("list nodes at %s: %w", config.Host, err)
 	}
+	var planes, workers []node
 	for _, n := range list.Items {
 		i := slices.IndexFunc(n.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Type == corev1.NodeInternalIP })
 		if i < 0 {
 			return nil, fmt.Errorf("node %s has no InternalIP in its status", n.Name)
 		}
-		c.nodes = append(c.nodes, node{n.Name, n.Status.Addresses[i].Address})
+		to := &workers
+		if _, ok := n.Labels[controlPlane]; ok {
+			to = &planes
+		}
+		*to = append(*to, node{n.Name, n.Status.Addresses[i].Address, n})
 	}
+	c.nodes = append(planes, workers...)
 	if len(c.nodes) == 0 {
 		return nil, fmt.Errorf("the cluster at %s has no Linux node", config.Host)
 	}
 	return c, nil
+}
+
+// hasHosts: hosts of which none is a node belong to another cluster, and nothing shall be done to this one.
+func (c *Cluster) hasHosts() error {
+	for _, n := range c.nodes {
+		if c.hosts[n.name] != nil {
+			return nil
+		}
+	}
+	if len(c.hosts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the hosts are %s, and none of them is a node of the cluster at %s, which has %s: name that of the document with --kubeconfig or --context",
+		words(slices.Sorted(maps.Keys(c.hosts))), c.config.Host, c.nodeNames())
 }
 
 func (c *Cluster) nodeNames() string {
@@ -96,9 +148,9 @@ func (c *Cluster) namespace(ctx context.Context, check string) (string, error) {
 	return name, nil
 }
 
-// Cleanup deletes what runs that were killed left, waits until it is gone, and names it.
+// Cleanup undoes what runs that were killed left, waits until it is gone, and names it: namespaces, nodes.
 func Cleanup(ctx context.Context, kubeconfig []byte) ([]string, error) {
-	c, err := connect(quiet(ctx), kubeconfig, "")
+	c, err := connect(quiet(ctx), kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -120,27 +172,42 @@ func cleanup(ctx context.Context, c *Cluster) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d namespaces deleted, and gone", len(names)), c.awaitGone(ctx, mine)
+	if len(names) == 0 {
+		return "nothing was made", nil
+	}
+	return strings.Join(names, " ") + " deleted, and gone", c.awaitGone(ctx, mine)
 }
 
-// remove deletes namespaces, and names them.
+// remove uncordons nodes that a run has cordoned, deletes namespaces, and names both.
 func (c *Cluster) remove(ctx context.Context, selector string) ([]string, error) {
+	names, err := c.uncordonMarked(ctx)
+	errs := []error{err}
 	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
-		return nil, fmt.Errorf("list namespaces: %w", err)
+		return names, lines(append(errs, fmt.Errorf("list namespaces: %w", err))...)
 	}
-	var names []string
 	for _, ns := range list.Items {
-		// The namespace controller takes its time before it looks, which the pods can use to end.
-		// What goes wrong here, it does again.
-		_ = c.client.CoreV1().Pods(ns.Name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+		c.removePods(ctx, ns.Name)
 		err := c.client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return names, fmt.Errorf("delete namespace %s: %w", ns.Name, err)
+			errs = append(errs, fmt.Errorf("delete namespace %s: %w", ns.Name, err))
+			continue
 		}
 		names = append(names, ns.Name)
 	}
-	return names, nil
+	return names, lines(errs...)
+}
+
+// removePods begins with what takes longest: the namespace controller takes its time before it looks, which the pods can
+// use to end. On a node that is down nobody would say that they have ended. What goes wrong here, that controller does again.
+func (c *Cluster) removePods(ctx context.Context, namespace string) {
+	pods := c.client.CoreV1().Pods(namespace)
+	_ = pods.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+	for _, n := range c.nodes {
+		if !nodeReady(&n.is) {
+			_ = pods.DeleteCollection(ctx, *metav1.NewDeleteOptions(0), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", n.name).String()})
+		}
+	}
 }
 
 func (c *Cluster) awaitGone(ctx context.Context, selector string) error {

@@ -14,11 +14,11 @@ import (
 
 // controllers makes a Deployment, follows who owns what, and deletes a pod.
 func controllers(ctx context.Context, c *Cluster) (string, error) {
-	ns, err := c.namespace(ctx, "3")
+	ns, err := c.home()
 	if err != nil {
 		return "", err
 	}
-	template := c.pod("web", "", "exec tail -f /dev/null")
+	template := c.pod("web", "", "wait")
 	deployment, err := c.client.AppsV1().Deployments(ns).Create(ctx, &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: appsv1.DeploymentSpec{

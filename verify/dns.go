@@ -1,169 +1,111 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // dns asks for every kind of name, from a pod on every node.
 func dns(ctx context.Context, c *Cluster) (string, error) {
-	ns, err := c.namespace(ctx, "4")
+	ns, err := c.home()
 	if err != nil {
 		return "", err
 	}
-	pods, err := c.backends(ctx, ns, c.nodes[len(c.nodes)-1])
+	// A pod of its own: services of others would give it more names to be found by its address.
+	named := c.pod("named", c.nodes[len(c.nodes)-1].name, "wait")
+	if err := c.createPod(ctx, ns, named); err != nil {
+		return "", err
+	}
+	web, err := c.service(ctx, ns, "dns-web", corev1.ServiceSpec{Selector: map[string]string{"app": "none"}})
 	if err != nil {
 		return "", err
 	}
-	// Without endpoints, or the pod would have a second name to look up by its address.
-	web, err := c.service(ctx, ns, "web", corev1.ServiceSpec{Selector: map[string]string{"app": "none"}})
-	if err != nil {
-		return "", err
-	}
-	headless, err := c.service(ctx, ns, "headless", corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone})
+	headless, err := c.service(ctx, ns, "dns-headless", corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Selector: named.Labels})
 	if err != nil {
 		return "", err
 	}
 	// Only its CNAME is asked for: what it leads to is not the cluster's, which may have no way out.
 	const outside = "example.org"
-	if _, err := c.service(ctx, ns, "alias", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: outside}); err != nil {
+	if _, err := c.service(ctx, ns, "dns-alias", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: outside}); err != nil {
 		return "", err
 	}
-	if err := c.awaitEndpoints(ctx, headless, pods...); err != nil {
+	pod, err := c.awaitPod(ctx, ns, named.Name)
+	if err != nil {
 		return "", err
 	}
-	podIP := pods[0].Status.PodIP
-	servers := make(chan string, len(c.nodes))
-	err = c.onEveryNode(func(p *probe) error {
+	if err := c.awaitEndpoints(ctx, headless, pod); err != nil {
+		return "", err
+	}
+	ip, in := pod.Status.PodIP, "."+ns+".svc.{domain}"
+	var mu sync.Mutex
+	server := ""
+	err = c.onEveryNode(func(p *pair) error {
 		from, err := p.pod()
 		if err != nil {
 			return err
 		}
-		r, err := c.resolver(ctx, from)
-		if err != nil {
-			return fmt.Errorf("node %s: %w", p.node.name, err)
-		}
-		servers <- r.server
-		in := "." + ns + ".svc." + r.domain
-		err = c.lookUp(ctx, from, []query{
-			{"service", addressType(web.Spec.ClusterIP) + " web" + in, []string{web.Spec.ClusterIP}},
-			{"headless service", addressType(podIP) + " headless" + in, []string{podIP}},
-			{"pod", addressType(podIP) + " " + dashed(podIP) + "." + ns + ".pod." + r.domain, []string{podIP}},
-			{"ExternalName", "-type=cname alias" + in, []string{outside}},
-			{"reverse of the service", web.Spec.ClusterIP, []string{"web" + in}},
-			{"reverse of the pod", podIP, []string{dashed(podIP) + ".headless" + in}},
-		})
+		asked, err := c.lookUp(ctx, from,
+			probe.Query{Kind: "service", Type: addressType(web.Spec.ClusterIP), Name: "dns-web" + in, Want: []string{web.Spec.ClusterIP}},
+			probe.Query{Kind: "headless service", Type: addressType(ip), Name: "dns-headless" + in, Want: []string{ip}},
+			probe.Query{Kind: "pod", Type: addressType(ip), Name: dashed(ip) + "." + ns + ".pod.{domain}", Want: []string{ip}},
+			probe.Query{Kind: "ExternalName", Type: "CNAME", Name: "dns-alias" + in, Want: []string{outside}},
+			probe.Query{Kind: "reverse of the service", Type: "PTR", Name: web.Spec.ClusterIP, Want: []string{"dns-web" + in}},
+			probe.Query{Kind: "reverse of the pod", Type: "PTR", Name: ip, Want: []string{dashed(ip) + ".dns-headless" + in}},
+		)
+		mu.Lock()
+		defer mu.Unlock()
+		server = cmp.Or(asked, server)
 		if err != nil {
 			return fmt.Errorf("node %s: %w", p.node.name, err)
 		}
 		return nil
 	})
-	close(servers)
-	server := <-servers
 	if err != nil && server != "" {
 		err = lines(err, fmt.Errorf("about %s: %s", server, c.dnsState(ctx, server)))
 	}
 	return fmt.Sprintf("service, headless service, pod, ExternalName and reverse look-ups answered by %s in pods of %s", server, c.nodeNames()), err
 }
 
-// resolver is what a pod's /etc/resolv.conf says.
-type resolver struct{ server, domain string }
+// dnsLimit is for CoreDNS to hear of a new service.
+const dnsLimit = 15 * time.Second
 
-func (c *Cluster) resolver(ctx context.Context, p *corev1.Pod) (resolver, error) {
-	out, err := c.sh(ctx, p, "cat /etc/resolv.conf")
+// lookUp asks from a pod until all answers are as wanted, and tells which server was asked.
+func (c *Cluster) lookUp(ctx context.Context, from *corev1.Pod, queries ...probe.Query) (server string, err error) {
+	got, err := ask[probe.LookedUp](ctx, c, from, "look-up", probe.LookUp{Queries: queries, Within: dnsLimit})
 	if err != nil {
-		return resolver{}, err
+		return "", err
 	}
-	r := parseResolver(out)
-	if r.server == "" || r.domain == "" {
-		return r, fmt.Errorf("/etc/resolv.conf of pod %s names no server or no cluster domain, which are the kubelet's clusterDNS and clusterDomain: %q", p.Name, out)
-	}
-	return r, nil
+	return got.Server, judgeAnswers(got.Answers)
 }
 
-func parseResolver(conf string) (r resolver) {
-	for line := range strings.Lines(conf) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 1 && f[0] == "nameserver" && r.server == "":
-			r.server = f[1]
-		case len(f) > 1 && f[0] == "search":
-			for _, s := range f[1:] {
-				if domain, ok := strings.CutPrefix(s, "svc."); ok {
-					r.domain = domain
-				}
-			}
-		}
-	}
-	return r
-}
-
-// query is one call of nslookup.
-type query struct {
-	kind string
-	args string
-	want []string // sorted
-}
-
-// lookUpScript asks all its arguments at once, and puts their number before every line.
-const lookUpScript = `i=0; for q; do i=$((i+1)); ( timeout 4 nslookup $q 2>&1 | sed "s/^/$i /" ) & done; wait`
-
-// lookUp asks from a pod until all answers are as wanted: CoreDNS hears of a new service a
-// moment later.
-func (c *Cluster) lookUp(ctx context.Context, from *corev1.Pod, queries []query) error {
-	var args []string
-	for _, q := range queries {
-		args = append(args, q.args)
-	}
-	return until(ctx, 15*time.Second, func(ctx context.Context) error {
-		out, err := c.sh(ctx, from, lookUpScript, args...)
-		if err != nil {
-			return err
-		}
-		return judgeAnswers(out, queries)
-	})
-}
-
-var answerLine = regexp.MustCompile(`^(?:Address: |.*name = )(\S+)$`)
-
-func judgeAnswers(out string, queries []query) error {
-	got, said := map[int][]string{}, map[int]string{}
-	for line := range strings.Lines(out) {
-		number, text, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			continue
-		}
-		if m := answerLine.FindStringSubmatch(text); m != nil {
-			got[n] = append(got[n], m[1])
-		} else if strings.HasPrefix(text, "**") || strings.HasPrefix(text, ";;") {
-			said[n] = ": " + strings.Trim(text, "*; ")
-		}
-	}
+func judgeAnswers(answers []probe.Answer) error {
 	var errs []error
-	for i, q := range queries {
-		have := got[i+1]
-		slices.Sort(have)
+	for _, a := range answers {
+		what := fmt.Sprintf("%s, %s %s", a.Query.Kind, a.Query.Type, a.Query.Name)
 		switch {
-		case slices.Equal(have, q.want):
-		case len(have) == 0:
-			errs = append(errs, fmt.Errorf("%s, nslookup %s: no answer%s", q.kind, q.args, said[i+1]))
+		case a.Good():
+		case a.Error != "":
+			errs = append(errs, fmt.Errorf("%s: %s", what, a.Error))
+		case len(a.Values) == 0:
+			errs = append(errs, fmt.Errorf("%s: no such record", what))
 		default:
-			errs = append(errs, fmt.Errorf("%s, nslookup %s: answer %v, want %v", q.kind, q.args, have, q.want))
+			errs = append(errs, fmt.Errorf("%s: answer %s, want %s", what, words(a.Values), words(a.Query.Want)))
 		}
 	}
-	if len(errs) == len(queries) && len(errs) > 1 {
-		return fmt.Errorf("none of %d look-ups went well, the first: %w", len(queries), errs[0])
+	if len(errs) == len(answers) && len(errs) > 1 {
+		return fmt.Errorf("none of %d look-ups went well, the first: %w", len(answers), errs[0])
 	}
 	return lines(errs...)
 }
@@ -191,15 +133,15 @@ func (c *Cluster) dnsState(ctx context.Context, server string) string {
 			}
 		}
 	}
-	return fmt.Sprintf("it is Service %s/%s, with %d ready endpoints %v", s.Namespace, s.Name, len(ready), ready)
+	return fmt.Sprintf("it is Service %s/%s, with %d ready endpoints: %s", s.Namespace, s.Name, len(ready), words(ready))
 }
 
 func dashed(ip string) string { return strings.NewReplacer(".", "-", ":", "-").Replace(ip) }
 
-// addressType is nslookup's option for addresses of the same family.
+// addressType is the type of records for addresses of the same family.
 func addressType(ip string) string {
 	if a, err := netip.ParseAddr(ip); err == nil && a.Is6() {
-		return "-type=aaaa"
+		return "AAAA"
 	}
-	return "-type=a"
+	return "A"
 }

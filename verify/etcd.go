@@ -11,9 +11,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// memberList is the notes' command. It has no sh -c around it: upstream's image has no shell.
-var memberList = strings.Fields(`etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt
+// memberList is the notes' command. It has no sh -c around it: upstream's image has no shell. Etcd on a host
+// with an IPv6 address listens on the loopback of that family.
+func memberList(host string) []string {
+	loopback := "127.0.0.1"
+	if strings.Contains(host, ":") {
+		loopback = "[::1]"
+	}
+	return strings.Fields("etcdctl --endpoints=https://" + loopback + `:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt
 	--cert=/etc/kubernetes/pki/etcd/peer.crt --key=/etc/kubernetes/pki/etcd/peer.key member list`)
+}
 
 // etcdMembers asks every etcd pod for the members: one for each pod, all started.
 func etcdMembers(ctx context.Context, c *Cluster) (string, error) {
@@ -30,7 +37,7 @@ func etcdMembers(ctx context.Context, c *Cluster) (string, error) {
 	}
 	slices.Sort(nodes)
 	err = onEach(list.Items, func(p corev1.Pod) error {
-		out, errOut, err := c.exec(ctx, &p, "", memberList...)
+		out, errOut, err := c.exec(ctx, &p, "", memberList(p.Status.HostIP)...)
 		if err != nil {
 			return fmt.Errorf("%w: %s; %s", err, strings.TrimSpace(errOut), podState(&p))
 		}
@@ -60,7 +67,7 @@ func judgeMembers(out string, nodes []string) error {
 	}
 	slices.Sort(names)
 	if !slices.Equal(names, nodes) {
-		return fmt.Errorf("members are %v, etcd pods are on %v", names, nodes)
+		return fmt.Errorf("members are %s, etcd pods are on %s", words(names), words(nodes))
 	}
 	return nil
 }

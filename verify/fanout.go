@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -22,6 +23,9 @@ func lines(errs ...error) error {
 	all = multierror.Append(all, slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
 	return all.ErrorOrNil()
 }
+
+// words are texts as a person writes them in a row.
+func words(all []string) string { return cmp.Or(strings.Join(all, " "), "none") }
 
 // onEach calls f for each item, some at the same time, and returns their errors as lines.
 func onEach[T any](items []T, f func(T) error) error {

@@ -3,6 +3,7 @@ package verify
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,25 +13,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/utils/ptr"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // startLimit is for a pod to be scheduled, its image pulled, its container running.
 const startLimit = 45 * time.Second
 
-// port is where pods that serve listen.
-const port = 8080
-
-// serve answers GET /cgi-bin/who with the source address that it sees and its own name, and
-// GET /zeros with 16 MiB, which take no space.
-const serve = `mkdir -p /tmp/www/cgi-bin && cd /tmp/www && cat >cgi-bin/who <<'EOF'
-#!/bin/sh
-printf 'Content-Type: text/plain\r\n\r\n%s %s\n' "$REMOTE_ADDR" "$POD"
-EOF
-chmod +x cgi-bin/who && dd if=/dev/null of=zeros bs=1 seek=16777216 2>/dev/null
-echo "probe $POD"; exec httpd -f -p 8080 -h /tmp/www`
-
-// pod is one that runs the script, on the node where one is named.
-func (c *Cluster) pod(name, node, script string) *corev1.Pod {
+// pod is one that runs a command of the probe, on the node where one is named, whatever that is kept free for.
+func (c *Cluster) pod(name, node, command string, args ...string) *corev1.Pod {
+	// A cluster may consist of control planes. Other taints, as that of a cordoned node, count.
+	tolerated := corev1.Toleration{Key: controlPlane, Operator: corev1.TolerationOpExists}
+	if node != "" {
+		tolerated.Key = ""
+	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{
@@ -38,26 +34,36 @@ func (c *Cluster) pod(name, node, script string) *corev1.Pod {
 			AutomountServiceAccountToken:  ptr.To(false),
 			EnableServiceLinks:            ptr.To(false),
 			TerminationGracePeriodSeconds: ptr.To[int64](1),
-			// A cluster may consist of control planes. Other taints, as that of a cordoned node, count.
-			Tolerations: []corev1.Toleration{{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists}},
-			Containers: []corev1.Container{{
-				Name: "probe", Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent,
-				Command: []string{"sh", "-c", script},
-				Env: []corev1.EnvVar{{Name: "POD", ValueFrom: &corev1.EnvVarSource{
-					FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}},
-			}},
+			Tolerations:                   []corev1.Toleration{tolerated},
+			Containers:                    []corev1.Container{c.container("probe", command, args...)},
 		},
 	}
 }
 
+func (c *Cluster) container(name, command string, args ...string) corev1.Container {
+	return corev1.Container{
+		Name: name, Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Command: append(probe.Argv(command, nil), args...),
+		Env: []corev1.EnvVar{
+			{Name: "POD", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			// A command is over before there is garbage worth its collection: a quarter of the time that it takes.
+			{Name: "GOGC", Value: "off"}, {Name: "GOMEMLIMIT", Value: "64MiB"},
+		},
+	}
+}
+
+// createPod makes a pod that ends after an hour by itself: nobody may come to clean up after a run that was killed.
 func (c *Cluster) createPod(ctx context.Context, namespace string, p *corev1.Pod) error {
+	p.Namespace = namespace
+	p.Spec.ActiveDeadlineSeconds = ptr.To[int64](3600)
 	if _, err := c.client.CoreV1().Pods(namespace).Create(ctx, p, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create pod %s: %w", p.Name, err)
 	}
 	return nil
 }
 
-// awaitPod waits until a pod is ready, and returns it as it is then.
+// awaitPod waits until a pod is ready, and returns it as it is then. One that has ended, as its node refused it, say,
+// will not be ready any more.
 func (c *Cluster) awaitPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	var last *corev1.Pod
 	w := watched{c.client.CoreV1().RESTClient(), "pods", namespace, name, ""}
@@ -66,12 +72,19 @@ func (c *Cluster) awaitPod(ctx context.Context, namespace, name string) (*corev1
 			return false, "pod " + name + " is not there"
 		}
 		last = all[0]
-		return ready(last), podState(last)
+		return ready(last) || over(last), podState(last)
 	})
+	if err == nil && over(last) {
+		err = errors.New(podState(last))
+	}
 	if err != nil && last != nil {
-		err = fmt.Errorf("%w%s", err, c.why(ctx, last))
+		err = fmt.Errorf("%w%s%s", err, c.why(ctx, last), unpulled(last))
 	}
 	return last, err
+}
+
+func over(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
 }
 
 func ready(p *corev1.Pod) bool {
@@ -105,8 +118,22 @@ func podState(p *corev1.Pod) string {
 		case c.State.Terminated != nil:
 			s += fmt.Sprintf(": ended with code %d, %s", c.State.Terminated.ExitCode, c.State.Terminated.Reason)
 		}
+		if last := c.LastTerminationState.Terminated; last != nil {
+			s += fmt.Sprintf(", restarted %d times, the last time after it ended with code %d, %s %s", c.RestartCount, last.ExitCode, last.Reason, last.Message)
+		}
 	}
 	return s
+}
+
+// unpulled says what to do about a pod whose image its node does not have and does not get: its kubelet may have
+// removed the image, which no pod has used for a while, to gain space. It begins with "; ", or is empty.
+func unpulled(p *corev1.Pod) string {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if s.State.Waiting != nil && slices.Contains([]string{"ErrImagePull", "ImagePullBackOff"}, s.State.Waiting.Reason) {
+			return fmt.Sprintf("; bring %s along with `kubewright up --bundle` (one of this version of kubewright), or name a copy that nodes can pull with --image", s.Image)
+		}
+	}
+	return ""
 }
 
 // why says what else is known about a pod that doesn't start: that its node is not ready, or

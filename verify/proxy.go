@@ -12,38 +12,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // serviceRules calls one ClusterIP from every node, from a pod and from the node itself.
 func serviceRules(ctx context.Context, c *Cluster) (string, error) {
-	ns, err := c.namespace(ctx, "8")
+	pods, err := c.backends()
 	if err != nil {
 		return "", err
 	}
-	at := c.nodes[len(c.nodes)-1]
-	pods, err := c.backends(ctx, ns, at)
+	backend := pods[len(pods)-1]
+	s, err := c.service(ctx, backend.Namespace, "rules", corev1.ServiceSpec{Selector: map[string]string{"backend": backend.Name}})
 	if err != nil {
 		return "", err
 	}
-	s, err := c.service(ctx, ns, "rules", corev1.ServiceSpec{})
-	if err != nil {
-		return "", err
-	}
-	if err := c.awaitEndpoints(ctx, s, pods...); err != nil {
+	if err := c.awaitEndpoints(ctx, s, backend); err != nil {
 		return "", err
 	}
 	url := who(s.Spec.ClusterIP, 80)
 	var mu sync.Mutex
 	running := map[string][]string{} // mode -> nodes
-	err = c.onEveryNode(func(p *probe) error {
+	err = c.onEveryNode(func(p *pair) error {
 		for where, ask := range map[string]func() (*corev1.Pod, error){"a pod": p.pod, "the node itself": p.host} {
 			from, err := ask()
 			if err != nil {
 				return err
 			}
-			if err := c.call(ctx, from, url); err != nil {
+			if err := c.call(ctx, from, []*corev1.Pod{backend}, url); err != nil {
 				return fmt.Errorf("node %s: from %s, ClusterIP %s with its endpoint on %s: %w; %s",
-					p.node.name, where, s.Spec.ClusterIP, at.name, err, c.proxyState(ctx, p.node))
+					p.node.name, where, s.Spec.ClusterIP, backend.Spec.NodeName, err, c.proxyState(ctx, p.node))
 			}
 		}
 		host, err := p.host()
@@ -86,26 +84,36 @@ func (c *Cluster) configuredMode(ctx context.Context) string {
 
 // runningMode asks the node's kube-proxy, where it listens at its usual port.
 func (c *Cluster) runningMode(ctx context.Context, host *corev1.Pod) string {
-	mode, err := c.sh(ctx, host, `timeout 3 wget -qO- http://127.0.0.1:10249/proxyMode`)
-	if err != nil || mode == "" {
+	loopback := "127.0.0.1" // of the node's own family
+	if strings.Contains(host.Status.HostIP, ":") {
+		loopback = "[::1]"
+	}
+	got, err := ask[[]probe.Got](ctx, c, host, "get", probe.Get{URLs: []string{"http://" + loopback + ":10249/proxyMode"}})
+	if err != nil || got[0].Error != "" || got[0].Body == "" {
 		return "not known"
 	}
-	return strings.TrimSpace(mode)
+	return strings.TrimSpace(got[0].Body)
 }
 
 // proxyState says how kube-proxy is on a node.
 func (c *Cluster) proxyState(ctx context.Context, n node) string {
+	state, _ := c.proxyPod(ctx, n)
+	return state
+}
+
+// proxyPod also tells whether its pod is ready.
+func (c *Cluster) proxyPod(ctx context.Context, n node) (state string, ok bool) {
 	list, err := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{
 		LabelSelector: "k8s-app=kube-proxy", FieldSelector: fields.OneTermEqualSelector("spec.nodeName", n.name).String()})
 	switch {
 	case err != nil:
-		return "kube-proxy: " + err.Error()
+		return "kube-proxy: " + err.Error(), false
 	case len(list.Items) == 0:
-		return "no kube-proxy pod runs on " + n.name
+		return "no kube-proxy pod runs on " + n.name, false
 	}
-	state := podState(&list.Items[0])
-	if !ready(&list.Items[0]) {
+	state, ok = podState(&list.Items[0]), ready(&list.Items[0])
+	if !ok {
 		state += ", not ready"
 	}
-	return state
+	return state, ok
 }

@@ -8,24 +8,20 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// tooMuch CPUs has no node, and none that an autoscaler could buy for the pod that asks for them.
+const tooMuch = "1M"
 
 // scheduling makes three pods: one is free, one is bound to a node, one fits nowhere.
 func scheduling(ctx context.Context, c *Cluster) (string, error) {
-	ns, err := c.namespace(ctx, "2")
+	ns, err := c.home()
 	if err != nil {
 		return "", err
 	}
-	most, err := c.mostCPU(ctx)
-	if err != nil {
-		return "", err
-	}
-	const idle = "exec tail -f /dev/null"
 	last := c.nodes[len(c.nodes)-1].name
-	free, bound, big := c.pod("free", "", idle), c.pod("bound", last, idle), c.pod("big", "", idle)
-	most.Add(most)
-	big.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: most}
+	free, bound, big := c.pod("free", "", "wait"), c.pod("bound", last, "wait"), c.pod("big", "", "wait")
+	big.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(tooMuch)}
 	for _, p := range []*corev1.Pod{free, bound, big} {
 		if err := c.createPod(ctx, ns, p); err != nil {
 			return "", err
@@ -51,12 +47,12 @@ func scheduling(ctx context.Context, c *Cluster) (string, error) {
 		func() (err error) {
 			reason, err = c.awaitUnschedulable(ctx, ns, "big")
 			if err != nil {
-				err = fmt.Errorf("a pod that asks for %s CPUs: %w", most.String(), err)
+				err = fmt.Errorf("a pod that asks for %s CPUs: %w", tooMuch, err)
 			}
 			return err
 		},
 	}, func(f func() error) error { return f() })
-	return fmt.Sprintf("free pod went to %s; bound pod runs on %s; one that asks for %s CPUs stays pending: %s", chosen, last, most.String(), reason), err
+	return fmt.Sprintf("free pod went to %s; bound pod runs on %s; one that asks for %s CPUs stays pending: %s", chosen, last, tooMuch, reason), err
 }
 
 func (c *Cluster) awaitUnschedulable(ctx context.Context, ns, name string) (reason string, err error) {
@@ -75,19 +71,4 @@ func (c *Cluster) awaitUnschedulable(ctx context.Context, ns, name string) (reas
 		return i >= 0 && all[0].Status.Phase == corev1.PodPending, podState(all[0]) + ", and no scheduler says that it fits nowhere"
 	})
 	return reason, err
-}
-
-// mostCPU is what the greatest node has.
-func (c *Cluster) mostCPU(ctx context.Context) (resource.Quantity, error) {
-	list, err := c.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return resource.Quantity{}, fmt.Errorf("list nodes: %w", err)
-	}
-	var most resource.Quantity
-	for _, n := range list.Items {
-		if q := n.Status.Allocatable.Cpu(); q.Cmp(most) > 0 {
-			most = q.DeepCopy()
-		}
-	}
-	return most, nil
 }

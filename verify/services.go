@@ -3,14 +3,26 @@ package verify
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
+
+// rulesLimit is for a new service to reach the rules of every node.
+const rulesLimit = 15 * time.Second
+
+// who is the URL at which serve says who answers.
+func who(ip string, port int32) string {
+	return "http://" + net.JoinHostPort(ip, strconv.Itoa(int(port))) + "/who"
+}
 
 // service makes one for pods with the label app=backend, unless spec selects others.
 func (c *Cluster) service(ctx context.Context, ns, name string, spec corev1.ServiceSpec) (*corev1.Service, error) {
@@ -18,7 +30,7 @@ func (c *Cluster) service(ctx context.Context, ns, name string, spec corev1.Serv
 		spec.Selector = map[string]string{"app": "backend"}
 	}
 	if spec.Ports == nil && spec.Type != corev1.ServiceTypeExternalName {
-		spec.Ports = []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(port)}}
+		spec.Ports = []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(probe.Port)}}
 	}
 	s, err := c.client.CoreV1().Services(ns).Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{})
@@ -48,30 +60,10 @@ func (c *Cluster) awaitEndpoints(ctx context.Context, s *corev1.Service, pods ..
 		slices.Sort(have)
 		// Of a dual-stack cluster there are slices of the other family as well.
 		missing := slices.ContainsFunc(want, func(ip string) bool { return !slices.Contains(have, ip) })
-		return !missing, fmt.Sprintf("its endpoints are %v, its pods %v", have, want)
+		return !missing, fmt.Sprintf("its endpoints are %s, its pods %s", words(have), words(want))
 	})
 	if err != nil {
 		return fmt.Errorf("service %s: %w", s.Name, err)
 	}
 	return nil
-}
-
-// backends makes pods with the label app=backend, each on its node, and waits until they run.
-func (c *Cluster) backends(ctx context.Context, ns string, nodes ...node) ([]*corev1.Pod, error) {
-	for i, n := range nodes {
-		p := c.pod(fmt.Sprintf("backend-%d", i), n.name, serve)
-		p.Labels = map[string]string{"app": "backend", "backend": p.Name}
-		if err := c.createPod(ctx, ns, p); err != nil {
-			return nil, err
-		}
-	}
-	var pods []*corev1.Pod
-	for i := range nodes {
-		p, err := c.awaitPod(ctx, ns, fmt.Sprintf("backend-%d", i))
-		if err != nil {
-			return nil, err
-		}
-		pods = append(pods, p)
-	}
-	return pods, nil
 }

@@ -6,41 +6,37 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // summary puts what senders saw into one line.
 type summary struct {
 	mu         sync.Mutex
-	pods       int            // paths from pod to pod
-	hosts      int            // paths from node to pod
-	sizes      map[int]int    // bytes of a whole packet -> paths
-	notShown   map[string]int // why no packet size was shown -> paths
-	ping, rate [2]float64     // least and most
+	pods       int         // paths from pod to pod
+	hosts      int         // paths from node to pod
+	sizes      map[int]int // bytes of a whole packet -> paths
+	ping, rate [2]float64  // least and most
 }
 
 func (s *summary) add(from sender) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sizes == nil {
-		s.sizes, s.notShown = map[int]int{}, map[string]int{}
+		s.sizes = map[int]int{}
 	}
 	if from.pod.Spec.HostNetwork {
-		s.hosts += len(from.paths)
+		s.hosts += len(from.ways.Paths)
 	} else {
-		s.pods += len(from.paths)
+		s.pods += len(from.ways.Paths)
 	}
-	for _, p := range from.paths {
-		switch p.state {
-		case "whole":
-			s.sizes[p.bytes]++
-		case "silent":
-			s.notShown["receivers answer no ICMP"]++
-		default:
-			s.notShown["IPv6, or path MTU discovery is off"]++
+	for _, p := range from.ways.Paths {
+		if p.State == probe.Whole {
+			s.sizes[p.Bytes]++
 		}
 		if !from.pod.Spec.HostNetwork {
-			widen(&s.ping, p.ping)
-			widen(&s.rate, p.rate)
+			widen(&s.ping, p.Ping)
+			widen(&s.rate, p.Rate)
 		}
 	}
 }
@@ -63,11 +59,8 @@ func (s *summary) String() string {
 	for _, size := range slices.Sorted(maps.Keys(s.sizes)) {
 		parts = append(parts, fmt.Sprintf("full packets of %d bytes arrive unfragmented (%d paths)", size, s.sizes[size]))
 	}
-	for _, why := range slices.Sorted(maps.Keys(s.notShown)) {
-		parts = append(parts, fmt.Sprintf("full packets not shown on %d paths: %s", s.notShown[why], why))
-	}
 	if s.ping[1] > 0 {
-		parts = append(parts, fmt.Sprintf("ping %.2f-%.2f ms", s.ping[0], s.ping[1]))
+		parts = append(parts, fmt.Sprintf("datagrams answered after %.2f-%.2f ms", s.ping[0], s.ping[1]))
 	}
 	if s.rate[1] > 0 {
 		parts = append(parts, fmt.Sprintf("TCP %.0f-%.0f MB/s while other checks ran", s.rate[0], s.rate[1]))

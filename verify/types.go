@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 // The range of node ports that the notes name, which is the API server's default.
@@ -17,14 +19,14 @@ const firstNodePort, lastNodePort = 30000, 32767
 // serviceTypes makes a service of each type, calls it from where it is meant to answer, and
 // tries those that must be refused.
 func serviceTypes(ctx context.Context, c *Cluster) (string, error) {
-	ns, err := c.namespace(ctx, "24")
+	ns, err := c.home()
 	if err != nil {
 		return "", err
 	}
 	if err := c.refusals(ctx, ns); err != nil {
 		return "", err
 	}
-	pods, err := c.backends(ctx, ns, c.nodes[0], c.nodes[len(c.nodes)-1])
+	pods, err := c.backends()
 	if err != nil {
 		return "", err
 	}
@@ -71,12 +73,12 @@ func serviceTypes(ctx context.Context, c *Cluster) (string, error) {
 		return "", err
 	}
 
-	err = c.onEveryNode(func(p *probe) error {
+	err = c.onEveryNode(func(p *pair) error {
 		pod, err := p.pod()
 		if err != nil {
 			return err
 		}
-		if err := c.call(ctx, pod, clusterIPs...); err != nil {
+		if err := c.call(ctx, pod, pods[:1], clusterIPs...); err != nil {
 			return fmt.Errorf("node %s: from a pod, ClusterIPs: %w; %s", p.node.name, err, c.proxyState(ctx, p.node))
 		}
 		if err := c.resolvesTo(ctx, pod, headless, pods); err != nil {
@@ -86,7 +88,7 @@ func serviceTypes(ctx context.Context, c *Cluster) (string, error) {
 		if err != nil {
 			return err
 		}
-		if err := c.call(ctx, host, nodePorts...); err != nil {
+		if err := c.call(ctx, host, pods[:1], nodePorts...); err != nil {
 			return fmt.Errorf("node %s: from the node itself, node ports: %w; %s", p.node.name, err, c.proxyState(ctx, p.node))
 		}
 		return nil
@@ -101,7 +103,7 @@ func serviceTypes(ctx context.Context, c *Cluster) (string, error) {
 func (c *Cluster) refusals(ctx context.Context, ns string) error {
 	one := func(nodePort int32) corev1.ServiceSpec {
 		return corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort,
-			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(port), NodePort: nodePort}}}
+			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(probe.Port), NodePort: nodePort}}}
 	}
 	tries := []struct {
 		what string
@@ -124,18 +126,14 @@ func (c *Cluster) refusals(ctx context.Context, ns string) error {
 }
 
 func (c *Cluster) resolvesTo(ctx context.Context, from *corev1.Pod, s *corev1.Service, pods []*corev1.Pod) error {
-	r, err := c.resolver(ctx, from)
-	if err != nil {
-		return err
-	}
 	var ips []string
 	for _, p := range pods {
 		ips = append(ips, p.Status.PodIP)
 	}
 	slices.Sort(ips)
-	err = c.lookUp(ctx, from, []query{{"headless service", addressType(ips[0]) + " " + s.Name + "." + s.Namespace + ".svc." + r.domain, ips}})
-	if err != nil {
-		return fmt.Errorf("%w; about %s: %s", err, r.server, c.dnsState(ctx, r.server))
+	server, err := c.lookUp(ctx, from, probe.Query{Kind: "headless service", Type: addressType(ips[0]), Name: s.Name + "." + s.Namespace + ".svc.{domain}", Want: ips})
+	if err != nil && server != "" {
+		return fmt.Errorf("%w; about %s: %s", err, server, c.dnsState(ctx, server))
 	}
-	return nil
+	return err
 }

@@ -47,7 +47,11 @@ func (o *hostOptions) acquire(ctx context.Context, t *phases.Target, c *config.C
 		if l != nil && (o.lock == "" || bundle.IsDigest(o.lock)) {
 			return o.adopt(c.Spec.Artifacts, *l)
 		}
-		return o.resolve(ctx, c, phases.Images(c), []string{t.Platform()}, moved)
+		documents := phases.Documents(c)
+		if t.Discover != nil { // one that joins applies none
+			documents = nil
+		}
+		return o.resolve(ctx, c, phases.Images(c), documents, []string{t.Platform()}, moved)
 	})
 }
 

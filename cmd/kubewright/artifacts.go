@@ -216,7 +216,7 @@ func (o *artifactOptions) openServed(ctx context.Context, url string) (*bundle.B
 
 // resolve makes the lock of a document, or takes the one that was made before; one in a file that --lock names
 // comes before all.
-func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images, platforms []string, moved bundle.Moved) (*bundle.Bundle, error) {
+func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images []string, documents []bundle.Document, platforms []string, moved bundle.Moved) (*bundle.Bundle, error) {
 	if l, err := o.named(); err != nil {
 		return nil, err
 	} else if l != nil {
@@ -230,7 +230,7 @@ func (o *artifactOptions) resolve(ctx context.Context, c *config.Cluster, images
 	if err != nil {
 		return nil, misuse(err)
 	}
-	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Platforms: platforms}
+	w := bundle.Wish{Kubernetes: c.Spec.KubernetesVersion, Versions: c.Spec.Artifacts.Versions, Images: images, Documents: documents, Platforms: platforms}
 	if err := w.Validate(catalogue); err != nil {
 		return nil, misuse(err)
 	}

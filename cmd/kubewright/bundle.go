@@ -80,8 +80,8 @@ func newBundleList(out func() output) *cobra.Command {
 		Short: "List what a bundle holds, or which bundles the cache remembers",
 		Long: `List what a bundle holds, or which bundles the cache remembers.
 
-VERIFIED tells how a digest was known to be right when the lock was made: by the catalogue, by
-the project's signature, over TLS from its registry or publisher, or (http) from a mirror
+VERIFIED tells how a digest was known to be right when the lock was made: by the catalogue, by the
+cluster's document, by the project's signature, over TLS from its registry or publisher, or (http) from a mirror
 without TLS. A dash: whoever made the lock says so.`,
 		Example: "  kubewright bundle list kubernetes.tar.zst\n  kubewright bundle list -o json",
 		Args:    cobra.MaximumNArgs(1),

@@ -16,7 +16,7 @@ func newConfig(out func() output) *cobra.Command {
 	holdsCommands(cmd)
 	var file, where string
 	artifacts := &artifactOptions{}
-	cmd.PersistentFlags().StringVar(&file, "config", "", "file with a Cluster document, or with kubeadm's; - is standard input")
+	cmd.PersistentFlags().StringVarP(&file, "config", "f", "", "file with a Cluster document, or with kubeadm's; - is standard input")
 	cmd.PersistentFlags().StringVar(&where, "bundle", "", "bundle whose versions are the defaults: a folder, a file, or an address")
 	must(cmd.MarkPersistentFlagFilename("config", "yaml", "yml", "json"))
 	versions := func() (config.Versions, error) {
@@ -56,10 +56,10 @@ func newConfig(out func() output) *cobra.Command {
 		},
 	}, &cobra.Command{
 		Use: "validate", Short: "Say everything that is wrong with a document", Args: cobra.NoArgs,
-		Example: "  kubewright config validate --config cluster.yaml",
+		Example: "  kubewright config validate -f cluster.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return misuse(errors.New("name the document with --config FILE"))
+				return misuse(errors.New("name the document with -f FILE"))
 			}
 			if _, err := load(false); err != nil {
 				return misuse(err)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/config/kind"
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
@@ -28,6 +29,9 @@ import (
 type fleetOptions struct {
 	artifactOptions
 	file        string
+	text        []byte // what it holds
+	kind        kindOptions
+	aws         awsOptions
 	bundle      string
 	only        []string
 	concurrency int
@@ -46,15 +50,19 @@ type fleetOptions struct {
 
 // reachFlags are those of whoever only connects.
 func (o *fleetOptions) reachFlags(cmd *cobra.Command) {
+	o.hostFlags(cmd, "file with the Cluster document; - is standard input")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "give up after this time (default: never, as each wait has a limit of its own)")
+}
+
+// hostFlags say which hosts, and how they are reached.
+func (o *fleetOptions) hostFlags(cmd *cobra.Command, file string) {
 	f := cmd.Flags()
-	f.StringVarP(&o.file, "file", "f", "", "file with the Cluster document; - is standard input")
+	f.StringVarP(&o.file, "file", "f", "", file)
 	f.StringVar(&o.ssh.Config, "ssh-config", "", "configuration of ssh (default ~/.ssh/config)")
 	f.StringSliceVarP(&o.ssh.Identities, "identity-file", "i", nil, "private key for all hosts, beside those of the document, of ssh's configuration and of the agent")
 	f.StringSliceVar(&o.ssh.KnownHosts, "known-hosts", nil, "files with the keys of hosts (default ~/.ssh/known_hosts)")
 	f.BoolVar(&o.ssh.AcceptNew, "accept-new-host-keys", false, "believe hosts that are not in known_hosts yet, and note their keys there; a key that has changed is refused all the same")
 	f.BoolVarP(&o.askSudo, "ask-sudo-password", "K", false, "ask for sudo's password before anything is done (default: when a host asks for it)")
-	f.DurationVar(&o.timeout, "timeout", 0, "give up after this time (default: never, as each wait has a limit of its own)")
-	must(cmd.MarkFlagRequired("file"))
 	must(cmd.MarkFlagFilename("file", "yaml", "yml", "json"))
 	must(cmd.MarkFlagFilename("ssh-config"))
 	must(cmd.MarkFlagFilename("identity-file"))
@@ -66,7 +74,7 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	f := cmd.Flags()
 	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the hosts lack is downloaded")
 	o.artifactOptions.flags(f)
-	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
+	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document; infrastructure: the machines of provider aws without a cluster")
 	must(cmd.RegisterFlagCompletionFunc("only", o.hostNames))
 	f.IntVar(&o.concurrency, "concurrency", phases.AtATime, "hosts that are changed at a time")
 	o.skipFlag(cmd, list)
@@ -107,21 +115,29 @@ func (f *fleet) close() {
 
 // within runs f, for no longer than --timeout.
 func (o *fleetOptions) within(ctx context.Context, f func(context.Context) error) error {
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("--timeout %s is over", o.timeout))
-		defer cancel()
+	if o.timeout <= 0 {
+		return f(ctx)
 	}
-	return f(ctx)
+	over := fmt.Errorf("--timeout %s is over", o.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, over)
+	defer cancel()
+	err := f(ctx)
+	if err != nil && context.Cause(ctx) == over && !errors.Is(err, over) { // it shows in many ways
+		err = fmt.Errorf("%w:\n%w", over, err)
+	}
+	return err
 }
 
 // begin is all that comes before the first change.
 func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fleet, *phases.Up, error) {
-	c, err := o.document()
+	c, err := o.document(ctx)
 	if err != nil {
 		return nil, nil, misuse(err)
 	}
 	v.hosts = len(c.Spec.Hosts)
+	for _, n := range c.Spec.Hosts {
+		v.width = max(v.width, len(n.Name))
+	}
 	if v.hosts > 100 { // what each of them takes adds up: rather some more work than twice the memory
 		debug.SetGCPercent(25)
 	}
@@ -146,23 +162,35 @@ func fileNotArgument(cmd *cobra.Command, args []string) error {
 }
 
 // document is the one that was named, for hosts that are there.
-func (o *fleetOptions) document() (*config.Cluster, error) {
+func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 	if err := phases.CheckSkip(o.phases, o.skip); err != nil {
 		return nil, err
 	}
-	b, err := config.Read(o.file)
+	c, err := o.read()
 	if err != nil {
 		return nil, err
 	}
-	c, err := config.Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.file, err)
-	}
-	if p := c.Spec.Provider.Name; p != "" && p != "hosts" {
-		return nil, fmt.Errorf("%s: spec.provider.name: %q is unknown: write hosts", o.file, p)
+	switch p := c.Spec.Provider.Name; p {
+	case "", "hosts":
+		if err := o.kind.unused(); err != nil {
+			return nil, err
+		}
+	case "kind":
+		if c, err = o.kind.complete(ctx, c, o.file); err != nil {
+			return nil, err
+		}
+	case "aws":
+		if err := o.kind.unused(); err != nil {
+			return nil, err
+		}
+		if err := o.aws.complete(ctx, c); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("%s: spec.provider.name: %q is unknown: write hosts, kind or aws", o.file, p)
 	}
 	if err := c.ValidateHosts(); err != nil {
-		return nil, fmt.Errorf("%s is not valid: %w", o.file, err)
+		return nil, fmt.Errorf("%s is not valid: %w", cmp.Or(o.file, "the document"), err)
 	}
 	if len(c.Spec.Hosts) == 0 {
 		return nil, fmt.Errorf("%s: spec.hosts is empty: list the hosts that the cluster is to be made of, each with its name, roles and ssh", o.file)
@@ -187,8 +215,64 @@ func (o *fleetOptions) document() (*config.Cluster, error) {
 	return c, nil
 }
 
+// named tells whether a cluster was named: by its document, or as containers.
+func (o *fleetOptions) named() bool {
+	return o.file != "" || o.kind.provider != "" || o.kind.name != ""
+}
+
+// read is the document as it was written, or none.
+func (o *fleetOptions) read() (*config.Cluster, error) {
+	if o.file == "" && o.kind.provider == "" && o.kind.name != "" {
+		o.kind.provider = "kind" // of nothing else the name alone is enough
+	}
+	if !o.named() {
+		return nil, errors.New("name the document: -f FILE; or let containers be made: --provider kind")
+	}
+	c := &config.Cluster{}
+	c.APIVersion, c.Kind = config.APIVersion, config.Kind
+	if o.file != "" {
+		b := o.text
+		if b == nil { // standard input is there but once
+			var err error
+			if b, err = config.Read(o.file); err != nil {
+				return nil, err
+			}
+			o.text = b
+		}
+		var err error
+		parse := config.Parse
+		if kind.Is(b) {
+			parse = kind.Parse
+		}
+		if c, err = parse(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.file, err)
+		}
+	}
+	if o.kind.provider != "" {
+		if has := c.Spec.Provider.Name; has != "" && has != o.kind.provider {
+			return nil, fmt.Errorf("--provider %s: %s says %s: write it in one place", o.kind.provider, o.file, has)
+		}
+		c.Spec.Provider.Name = o.kind.provider
+	}
+	return c, nil
+}
+
 // connect reaches all hosts, locks them for a command (empty: who only looks locks nothing) and looks at them.
 func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command string) (*fleet, error) {
+	if c.Spec.Provider.Name == "kind" {
+		o.skip = append(o.skip, phases.Reach.Name) // there is nothing but a bridge between them
+		if o.kind.makes && o.kind.wait == 0 {
+			o.skip = append(o.skip, "wait-node", "wait-network", "wait-dns", "wait-cloud")
+		}
+		machines, err := o.kind.machines(ctx, c, command)
+		if err != nil {
+			return nil, err
+		}
+		return o.take(ctx, &fleet{cluster: c, machines: machines, lost: map[*phases.Machine]error{}}, command)
+	}
+	if c.Spec.Provider.Name == "aws" {
+		o.aws.access(&o.ssh)
+	}
 	for _, path := range o.ssh.Identities {
 		if _, err := os.Stat(path); err != nil && !strings.HasPrefix(path, "~") {
 			return nil, misuse(fmt.Errorf("--identity-file: %w", err))
@@ -205,7 +289,15 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	if err != nil {
 		return nil, misuse(err)
 	}
-	f := &fleet{cluster: c, client: client, lost: map[*phases.Machine]error{}, machines: providers.Hosts(ctx, c, client)}
+	machines := providers.Hosts(ctx, c, client)
+	if len(o.aws.changes) > 0 {
+		providers.Await(ctx, client, machines, boots)
+	}
+	return o.take(ctx, &fleet{cluster: c, client: client, lost: map[*phases.Machine]error{}, machines: machines}, command)
+}
+
+// take locks the machines for a command, and looks at them.
+func (o *fleetOptions) take(ctx context.Context, f *fleet, command string) (*fleet, error) {
 	for _, m := range f.machines {
 		if h, ok := m.Host.(io.Closer); ok {
 			f.links = append(f.links, h)
@@ -215,13 +307,13 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	if o.again {
 		recalls.Go(func() error { return f.each(func(m *phases.Machine) error { m.Recall(ctx); return nil }) })
 	}
-	err = f.lock(ctx, command)
+	err := f.lock(ctx, command)
 	recalls.Wait()
 	for m, why := range f.lost {
 		m.Err = why
 	}
 	if err == nil {
-		phases.Observe(ctx, c, f.machines)
+		phases.Observe(ctx, f.cluster, f.machines)
 		err = ctx.Err()
 	}
 	if err == nil && !o.tolerant {
@@ -235,9 +327,9 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 }
 
 // hostNames completes names of the document's hosts.
-func (o *fleetOptions) hostNames(*cobra.Command, []string, string) (names []string, _ cobra.ShellCompDirective) {
+func (o *fleetOptions) hostNames(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	if o.file != "" && o.file != "-" {
-		if c, err := o.document(); err == nil {
+		if c, err := o.document(cmd.Context()); err == nil {
 			for _, n := range c.Spec.Hosts {
 				names = append(names, n.Name)
 			}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
 
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/config"
@@ -21,6 +24,9 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 		return nil, misuse(err)
 	}
 	versions := u.Versions(ctx)
+	if v := f.cluster.Spec.KubernetesVersion; f.cluster.Spec.Provider.Name == "kind" && o.bundle == "" && v != "" && versions.Kubernetes != "" && v != versions.Kubernetes {
+		return nil, misuse(fmt.Errorf("Kubernetes %s is asked for, and the image, or the cluster that is there, has %s: leave the version out, or name an image that has it with --image", v, versions.Kubernetes))
+	}
 	var err error
 	if o.bundle != "" {
 		if u.Bundle, err = o.openFor(ctx, u, v); err != nil {
@@ -51,6 +57,12 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 	if err != nil {
 		return nil, err
 	}
+	if phases.Networks(phases.Init(), o.skip) && !o.prepare {
+		u.Material, err = o.material(ctx, u.Cluster, u.Bundle, o.bundle != "", platforms(u.Machines)[0])
+		if err != nil && !o.whole { // who only looks is told of it where it is missing
+			return nil, err
+		}
+	}
 	return u, u.Prepare(ctx) // with an error too: who only looks shows what can be seen
 }
 
@@ -70,6 +82,8 @@ type fleetResult struct {
 	Hosts   []string `json:"hosts,omitempty"`
 	Changes int      `json:"changes"`
 	Seconds float64  `json:"seconds"`
+
+	kubeconfig string // that was named
 }
 
 func (o *fleetOptions) done(v *view, r fleetResult, said string) error {
@@ -79,6 +93,9 @@ func (o *fleetOptions) done(v *view, r fleetResult, said string) error {
 		return nil
 	}
 	fmt.Printf("\n%s (%d %s in %.1f s).\n", said, r.Changes, plural("change", r.Changes), r.Seconds)
+	if file, err := filepath.Abs(r.kubeconfig); err == nil && r.Context != "" && r.kubeconfig != "" {
+		fmt.Printf("\n  export KUBECONFIG=%s\n", shellescape.Quote(file))
+	}
 	if r.Context != "" {
 		fmt.Printf("\n  kubectl --context %s get nodes\n", r.Context)
 	}
@@ -120,7 +137,7 @@ func (o *fleetOptions) resolveFor(ctx context.Context, u *phases.Up, v *view) (*
 		if l := u.Lock(); l != nil && (o.lock == "" || bundle.IsDigest(o.lock)) {
 			return o.adopt(u.Cluster.Spec.Artifacts, *l)
 		}
-		return o.resolve(ctx, u.Cluster, phases.Images(u.Cluster), platforms(u.Machines), moved)
+		return o.resolve(ctx, u.Cluster, phases.Images(u.Cluster), phases.Documents(u.Cluster), platforms(u.Machines), moved)
 	})
 	return t.Bundle, err
 }

@@ -27,6 +27,7 @@ type initOptions struct {
 	gates         []string
 	ttl           time.Duration
 	upload        bool
+	running       *config.Cluster // what this control plane is of already; nil: it answers not, or there is none
 }
 
 func newInit(out func() output) *cobra.Command {
@@ -207,10 +208,22 @@ func (o *initOptions) on(ctx context.Context, t *phases.Target, c *config.Cluste
 		return err
 	}
 	t.Report = view.event
+	networks := phases.Networks(list, o.skip)
+	if networks && o.running != nil {
+		if err := phases.KeptNetwork(o.running, t.Cluster); err != nil {
+			return &phases.NotReadyError{Err: err}
+		}
+	}
 	if acquires, err := o.acquires(ctx, t, list); err != nil {
 		return err
 	} else if acquires {
 		if err := o.acquire(ctx, t, c, nil); err != nil {
+			return err
+		}
+	}
+	if networks {
+		var err error
+		if t.Material, err = o.material(ctx, t.Cluster, t.Bundle, o.bundle != "", t.Platform()); err != nil {
 			return err
 		}
 	}
@@ -276,9 +289,12 @@ from --bundle. The token is a secret:
 
 // prepare reads everything that phases need, and changes nothing.
 func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.Cluster) (err error) {
-	if !freshHost(t) && t.Bundle == nil {
+	if !freshHost(t) {
 		if live, err := phases.LiveCluster(ctx, t.Host); err == nil {
-			o.live = live.Versions()
+			o.running = live
+			if t.Bundle == nil {
+				o.live = live.Versions()
+			}
 		}
 	}
 	if l, err := o.named(); err != nil {
@@ -289,6 +305,7 @@ func (o *initOptions) prepare(ctx context.Context, t *phases.Target, c *config.C
 	if err := o.complete(c, t, config.ControlPlaneRole); err != nil {
 		return err
 	}
+	c.FitMTU(o.running, t.Facts.MTUs[t.Node.IP()])
 	if err := phases.OtherCluster(ctx, t); err != nil {
 		return err
 	}

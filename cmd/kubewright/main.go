@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 func main() {
@@ -27,11 +28,13 @@ func main() {
 	context.AfterFunc(ctx, stop) // the second Ctrl-C ends us at once
 	// sudo's PATH lacks /usr/local on some distributions, and there is what we install.
 	os.Setenv("PATH", strings.Join(append(phases.BinDirs, os.Getenv("PATH")), ":"))
-	klog.SetLogger(logr.Discard()) // client-go's own words would stand between our lines
-	cmd := newRoot()
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	klog.SetLogger(logr.Discard())                    // client-go's own words would stand between our lines
+	if len(os.Args) > 1 && os.Args[1] == probe.Word { // in pods, some eighty times a run of verify: what all commands need would cost more than most answers
+		os.Exit(runProbe(ctx, os.Args[2:]))
+	}
+	if ran, err := newRoot().ExecuteContextC(ctx); err != nil {
 		code := exitCode(ctx, err)
-		if cmd.PersistentFlags().Lookup("output").Value.String() == "json" {
+		if ran.Flag("output").Value.String() == "json" { // verify has one of its own
 			must(json.NewEncoder(os.Stderr).Encode(struct {
 				Kind     string `json:"kind"`
 				ExitCode int    `json:"exitCode"`
@@ -62,10 +65,10 @@ func exitCode(ctx context.Context, err error) int {
 		return locked
 	case errors.As(err, &use):
 		return misused
+	case ctx.Err() != nil: // a preflight that was cut short finds that nothing answers
+		return interrupted
 	case errors.As(err, &unready):
 		return notReady
-	case ctx.Err() != nil:
-		return interrupted
 	}
 	return failed
 }
@@ -75,9 +78,10 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// misuse is nobody's where something does not answer, or the cloud does not do as it is asked.
 func misuse(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.As(err, new(*host.UnreachableError)) || errors.As(err, new(cloudError)) {
+		return err
 	}
 	return usageError{err}
 }

@@ -62,6 +62,14 @@ func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.R
 	v := newView(o.out())
 	defer v.close()
 	o.whole = true
+	if c, err := o.read(); err == nil {
+		switch c.Spec.Provider.Name {
+		case "kind":
+			return misuse(fmt.Errorf("a cluster of containers is not changed container by container: remove it with `kubewright down`, and make another"))
+		case "aws":
+			return misuse(fmt.Errorf("machines that are made are not removed one by one: write a smaller count, and run `kubewright up`; one that is broken, terminate in EC2, and up makes another"))
+		}
+	}
 	f, u, err := o.begin(ctx, "remove", v)
 	if err != nil {
 		return err
@@ -77,22 +85,37 @@ func (o *fleetOptions) runRemove(ctx context.Context, names []string, r phases.R
 
 func newDown(out func() output) *cobra.Command {
 	o := &fleetOptions{out: out}
-	var yes, force bool
+	var yes, force, expired bool
 	var kubeconfig string
 	cmd := &cobra.Command{
 		Use:   "down -f FILE",
 		Short: "End a cluster: reset all of its hosts, over SSH",
 		Long: `Reset every host of the document: the cluster ends, with all of its data, and each host is
 brought back to what it was before "kubewright up", as "kubewright reset" does. A host that does not
-answer is reported; run it again when it does. The cluster's context leaves your kubeconfig.`,
-		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes",
+answer is reported; run it again when it does. The cluster's context leaves your kubeconfig.
+
+With provider kind, the containers are removed; nobody is asked. With provider aws, everything that was
+made for the cluster is deleted: its Services' load balancers first, which --only infrastructure does not ask it for.`,
+		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes\n  kubewright down --provider kind --name ci\n  kubewright down --expired",
 		Args:    fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.document()
+			if expired {
+				return o.within(cmd.Context(), func(ctx context.Context) error { return o.runExpired(ctx, kubeconfig) })
+			}
+			if c, only, err := o.onlyInfrastructure(); err != nil {
+				return err
+			} else if c != nil {
+				return o.downAWS(cmd.Context(), c, only, yes, kubeconfig)
+			}
+			o.kind.makes = true // a name is enough to end a cluster, whoever made it
+			c, err := o.document(cmd.Context())
 			if err != nil {
 				return misuse(err)
 			}
-			if !yes {
+			if len(o.only) > 0 && c.Spec.Provider.Name == "kind" {
+				return misuse(errors.New("--only: the containers of a cluster are removed together: leave it out"))
+			}
+			if !yes && c.Spec.Provider.Name != "kind" {
 				if err := confirm(fmt.Sprintf("This ends the cluster %s, with all of its data, on %d %s.", c.Metadata.Name, len(c.Spec.Hosts), plural("host", len(c.Spec.Hosts)))); err != nil {
 					return misuse(err)
 				}
@@ -101,12 +124,14 @@ answer is reported; run it again when it does. The cluster's context leaves your
 		},
 	}
 	o.reachFlags(cmd)
+	o.kind.nameFlags(cmd)
 	f := cmd.Flags()
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document")
+	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document; infrastructure: ask the cluster for nothing, of provider aws")
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, from which the cluster is taken out (default: $KUBECONFIG, else ~/.kube/config); none: leave it as it is")
 	must(cmd.MarkFlagFilename("kubeconfig"))
+	f.BoolVar(&expired, "expired", false, "remove all clusters of containers whose --ttl is over, and nothing else")
 	f.BoolVar(&force, "force", false, "reset hosts, too, that are nodes of another cluster, or of another name")
 	o.skipFlag(cmd, phases.Reset())
 	return cmd
@@ -116,6 +141,13 @@ func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force boo
 	begin := time.Now()
 	v := newView(o.out())
 	defer v.close()
+	if c.Spec.Provider.Name == "kind" {
+		removed, err := o.removeKind(ctx, []string{c.Metadata.Name}, kubeconfig)
+		if err != nil {
+			return err
+		}
+		return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: removed, Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
+	}
 	v.hosts = len(c.Spec.Hosts)
 	f, err := o.connect(ctx, c, "down")
 	if err != nil {

@@ -54,7 +54,7 @@ is at work on the host; 130 interrupted. After 2, 3 and 4 nothing was changed.`,
 		return nil
 	}
 	out := func() output { return output(format) }
-	root.AddCommand(newInit(out), newJoin(out), newReset(out), newUp(out), newPlan(out), newStatus(out), newTimeline(out), newRemove(out), newDown(out), newToken(out), newBundle(out), newConfig(out), newKubeconfig(out), newVerify(out), newVersion(out))
+	root.AddCommand(newInit(out), newJoin(out), newReset(out), newUp(out), newPlan(out), newPreflight(out), newStatus(out), newLogs(out), newTimeline(out), newRemove(out), newDown(out), newToken(out), newBundle(out), newBuild(out), newConfig(out), newKubeconfig(out), newVerify(), newVersion(out))
 	argumentsAreUsage(root)
 	return root
 }

@@ -45,6 +45,7 @@ expires within 30 days.`,
 		},
 	}
 	o.reachFlags(cmd)
+	o.kind.nameFlags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&format, "output", "o", "text", "what to print: text, wide, json or yaml")
 	f.BoolVar(&drift, "drift", true, "look for what has drifted, which takes longest")
@@ -67,7 +68,7 @@ func (o *fleetOptions) runStatus(ctx context.Context, format string, drift bool)
 	default:
 		return misuse(fmt.Errorf("--output %q: write text, wide, json or yaml", format))
 	}
-	c, err := o.document()
+	c, err := o.document(ctx)
 	if err != nil {
 		return misuse(err)
 	}

@@ -27,8 +27,10 @@ func newTimeline(out func() output) *cobra.Command {
 		Short: "Draw the last run that changed anything: hosts as rows, phases as bars",
 		Long: `Draw the last run that changed anything as a picture, .html or .svg: hosts as rows, phases as bars,
 so that one sees what waited for what. It comes from the journals of the hosts of a document, over
-SSH; without one, from the journal of this host. "kubewright up --timeline" draws as it runs.`,
+SSH, or of the containers of a cluster; without one, from the journal of this host. "kubewright up
+--timeline" draws as it runs.`,
 		Example: `  kubewright timeline -f cluster.yaml run.html
+  kubewright timeline --name ci run.html
   kubewright timeline init.svg`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -41,6 +43,7 @@ SSH; without one, from the journal of this host. "kubewright up --timeline" draw
 		},
 	}
 	o.reachFlags(cmd)
+	o.kind.nameFlags(cmd)
 	delete(cmd.Flags().Lookup("file").Annotations, cobra.BashCompOneRequiredFlag)
 	return cmd
 }
@@ -55,7 +58,7 @@ func checkPicture(file string) error {
 
 func (o *fleetOptions) runTimeline(ctx context.Context, file string) error {
 	var machines []*phases.Machine
-	if o.file == "" {
+	if !o.named() {
 		name, err := os.Hostname()
 		if err != nil {
 			return err
@@ -67,7 +70,7 @@ func (o *fleetOptions) runTimeline(ctx context.Context, file string) error {
 		}
 		machines = []*phases.Machine{m}
 	} else {
-		c, err := o.document()
+		c, err := o.document(ctx)
 		if err != nil {
 			return misuse(err)
 		}

@@ -20,27 +20,39 @@ func newUp(out func() output) *cobra.Command {
 	var kubeconfig, plan, picture string
 	cmd := &cobra.Command{
 		Use:   "up -f FILE",
-		Short: "Make a whole cluster, repair it or let it grow, over SSH",
+		Short: "Make a whole cluster, repair it or let it grow, over SSH, in containers or in EC2",
 		Long: `Make the cluster of a document on the hosts that it lists, which are reached over SSH. Run it
 again at any time: what is right stays untouched, what is missing or has drifted is mended, a host
 that was added joins. Nothing has to be installed on the hosts; they need a POSIX sh, coreutils,
 tar, systemd, util-linux, iproute2, and root or sudo.
+
+With --provider kind there is nothing but this machine: containers are made for it, with kind's
+library, and "kubewright down --provider kind" removes them. -f may be a configuration of kind's.
+
+Where the document's provider is aws, the machines and what lies around them are made in EC2 first, and machines
+of pools that have become smaller leave the cluster at the end; --only infrastructure makes no cluster.
 
 A host that is down is reported, and does not hold up the others. A node that the document no longer
 lists is reported and left alone: "kubewright remove" removes.`,
 		Example: `  kubewright up -f cluster.yaml
   kubewright up -f cluster.yaml --bundle kubernetes.tar.zst --accept-new-host-keys
   kubewright up -f cluster.yaml --only worker-7
-  kubewright up -f cluster.yaml --prepare`,
+  kubewright up -f cluster.yaml --prepare
+  kubewright up -f aws.yaml --only infrastructure
+  kubewright up --provider kind --name ci --workers 2
+  kubewright up -f kind.yaml --ttl 2h`,
 		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan, picture) })
+			err := o.within(cmd.Context(), func(ctx context.Context) error { return o.runUp(ctx, kubeconfig, plan, picture) })
+			return o.tidy(cmd.Context(), err, kubeconfig)
 		},
 	}
 	o.reachFlags(cmd)
+	o.kind.flags(cmd)
+	o.aws.makes = true
 	o.changeFlags(cmd, phases.UpPhases())
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, to which the cluster is added under its name (default: $KUBECONFIG, else ~/.kube/config); none: leave it out")
-	cmd.Flags().BoolVar(&o.prepare, "prepare", false, "go no further than where only the cluster is missing: the hosts get their container runtime, kubelet and images")
+	cmd.Flags().BoolVar(&o.prepare, "prepare", false, "go no further than where only the cluster is missing: the hosts get their container runtime, kubelet and images; whether they reach each other is looked at when they join")
 	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
 	must(cmd.MarkFlagFilename("kubeconfig"))
 	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
@@ -58,6 +70,20 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	}
 	v := newView(o.out())
 	defer v.close()
+	o.kind.say = sayMachines(v)
+	o.aws.say = o.kind.say
+	if c, only, err := o.onlyInfrastructure(); err != nil {
+		return err
+	} else if only {
+		return o.runInfrastructure(ctx, v, c, begin)
+	}
+	if plan != "" {
+		if changes, _, err := o.awsPlan(ctx); err != nil {
+			return err
+		} else if len(changes) > 0 {
+			return &phases.NotReadyError{Err: errPlanAWS}
+		}
+	}
 	f, u, err := o.begin(ctx, "up", v)
 	if err != nil {
 		return err
@@ -72,13 +98,30 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 			return err
 		}
 	}
+	whole := len(o.only) == 0
+	if whole && !o.prepare {
+		if err := o.forgetLost(ctx, u); err != nil {
+			return err
+		}
+	}
+	if whole { // machines that are to go get nothing new
+		u.Only = o.aws.staying(f.cluster)
+	}
 	runErr := u.Run(ctx)
+	if u.Only = o.only; runErr == nil && whole && !o.prepare {
+		runErr = o.shrink(ctx, u)
+	}
+	if runErr == nil && o.kind.finish != nil {
+		if runErr = o.kind.finish(); ctx.Err() != nil {
+			runErr = context.Cause(ctx)
+		}
+	}
 	if picture != "" && len(v.drawn) > 0 {
 		if err := drawTimeline(picture, v.drawn); err != nil {
 			runErr = errors.Join(runErr, fmt.Errorf("--timeline: %w", err))
 		}
 	}
-	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, Changes: u.Changes(), Seconds: time.Since(begin).Seconds()}
+	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, kubeconfig: kubeconfig, Changes: u.Changes() + len(o.aws.changes), Seconds: time.Since(begin).Seconds()}
 	if o.prepare {
 		if runErr != nil {
 			return runErr
@@ -86,7 +129,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		return o.done(v, r, fmt.Sprintf("the hosts of %s are prepared", r.Cluster))
 	}
 	if kubeconfig != "none" && u.Answers(ctx) {
-		if r.Context, err = mergeAdmin(ctx, kubeconfig, u); runErr == nil {
+		if r.Context, err = o.export(ctx, kubeconfig, u); runErr == nil {
 			runErr = err
 		}
 	}
@@ -126,8 +169,19 @@ func mergeAdmin(ctx context.Context, path string, u *phases.Up) (name string, er
 	return name, nil
 }
 
+// forgetServer takes a context out of the user's kubeconfig, if it leads to that server, HOST:PORT.
+func forgetServer(ctx context.Context, path, name, server string) error {
+	return forgetContext(ctx, path, name, func(c *api.Cluster) bool { return c.Server == "https://"+server })
+}
+
 // forgetAdmin takes out of the user's kubeconfig what mergeAdmin has put there, if it trusts that CA.
 func forgetAdmin(ctx context.Context, path, name string, ca []byte) error {
+	return forgetContext(ctx, path, name, func(c *api.Cluster) bool {
+		return sameCluster(c, &api.Cluster{CertificateAuthorityData: ca})
+	})
+}
+
+func forgetContext(ctx context.Context, path, name string, is func(*api.Cluster) bool) error {
 	path, err := kubeconfigPath(path, os.Getenv, os.Geteuid(), homeOf)
 	if err != nil {
 		return err
@@ -137,7 +191,7 @@ func forgetAdmin(ctx context.Context, path, name string, ca []byte) error {
 	}
 	_, err = editKubeconfig(ctx, path, 10*time.Second, func(e entries, have *api.Config) error {
 		c := have.Contexts[name]
-		if c == nil || have.Clusters[c.Cluster] == nil || !sameCluster(have.Clusters[c.Cluster], &api.Cluster{CertificateAuthorityData: ca}) {
+		if c == nil || have.Clusters[c.Cluster] == nil || !is(have.Clusters[c.Cluster]) {
 			return nil
 		}
 		_, err := remove(e, have, []string{name})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/providers/aws"
 )
 
 // clusterPlan is what `plan` prints as JSON and `up --plan` reads.
@@ -25,6 +26,8 @@ type clusterPlan struct {
 	Digest   string            `json:"digest"`
 	Changes  int               `json:"changes"`
 	Hosts    []phases.HostPlan `json:"hosts"`
+	// Infrastructure is what would be made, changed or deleted of machines that are not there for themselves.
+	Infrastructure []aws.Change `json:"infrastructure,omitempty"`
 }
 
 func newPlan(out func() output) *cobra.Command {
@@ -33,7 +36,7 @@ func newPlan(out func() output) *cobra.Command {
 		Use:   "plan -f FILE",
 		Short: "Show what up would change, and change nothing",
 		Long: `Show what "kubewright up" would change on every host and in the cluster, and change nothing.
-Files are shown as unified diffs, secrets never. "up --plan FILE" takes the plan that -o json
+Files are shown as unified diffs, secrets never. With provider aws it begins with what would be made, changed and deleted in EC2. "up --plan FILE" takes the plan that -o json
 prints, looks again, and does exactly that, or refuses.
 
 The exit code is 0 whether or not anything would change; "changes" in the JSON says how much.`,
@@ -44,6 +47,7 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.within(cmd.Context(), o.runPlan) },
 	}
 	o.reachFlags(cmd)
+	o.kind.nameFlags(cmd)
 	o.changeFlags(cmd, phases.UpPhases())
 	return cmd
 }
@@ -51,21 +55,35 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 func (o *fleetOptions) runPlan(ctx context.Context) error {
 	v := newView(o.out())
 	defer v.close()
-	f, u, err := o.begin(ctx, "", v)
+	changes, machines, err := o.awsPlan(ctx)
 	if err != nil {
 		return err
 	}
-	defer f.close()
-	p, err := o.plan(ctx, f, u)
-	if err != nil {
-		return err
+	p := clusterPlan{Kind: "ClusterPlan", Version: version}
+	if machines {
+		f, u, err := o.begin(ctx, "", v)
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		if p, err = o.plan(ctx, f, u); err != nil {
+			return err
+		}
 	}
+	p.Infrastructure, p.Changes = changes, p.Changes+len(changes)
 	v.close()
 	if o.out() == "json" {
 		v.result(p)
 		return nil
 	}
-	printClusterPlan(os.Stdout, p)
+	if o.aws.cloud != nil || !machines {
+		printInfrastructure(os.Stdout, changes)
+	}
+	if machines {
+		printClusterPlan(os.Stdout, p)
+	} else {
+		fmt.Println("what the hosts would get can be told when they are there")
+	}
 	return nil
 }
 
@@ -105,7 +123,9 @@ func printClusterPlan(w io.Writer, p clusterPlan) {
 		}
 		all = append(all, h.Phases...)
 	}
-	fmt.Fprintln(w, planSummary(all))
+	if len(p.Infrastructure) == 0 || len(all) > 0 {
+		fmt.Fprintln(w, planSummary(all))
+	}
 }
 
 // samePlan refuses a plan that is not what would be done now.

@@ -22,6 +22,7 @@ type view struct {
 	quiet bool         // only results are shown
 	drawn []phases.Bar // that have ended
 	hosts int          // that events come from; with more than one, a line says which, and what is unchanged is not shown
+	width int          // of the longest name of a host
 }
 
 func newView(o output) *view {
@@ -103,7 +104,7 @@ func (v *view) host(e phases.Event) string {
 	if v.hosts < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%-14s ", e.Host)
+	return fmt.Sprintf("%-*s ", max(14, v.width), e.Host)
 }
 
 func (v *view) paint(s phases.State, text string) string {

@@ -286,13 +286,13 @@ func TestIsKnowsWhoseAFileIs(t *testing.T) {
 }
 
 func TestErrorsOfTheClusterNameKubeadmsFields(t *testing.T) {
-	d, err := Parse([]byte(clusterHead + "networking: {podSubnet: 10.96.0.0/16}\nencryptionAlgorithm: DSA\n---\n" + proxyHead + "mode: ipvs\n"))
+	d, err := Parse([]byte(clusterHead + "networking: {podSubnet: 10.96.0.0/16}\nencryptionAlgorithm: DSA\n---\n" + proxyHead + "mode: ebpf\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Cluster.Default(config.Versions{})
 	want := `3 problems:
-  - KubeProxyConfiguration.mode: "ipvs" is unknown: write one of iptables, nftables, none
+  - KubeProxyConfiguration.mode: "ebpf" is unknown: write one of iptables, nftables, ipvs, none
   - ClusterConfiguration.networking: podSubnet 10.96.0.0/16 and serviceSubnet 10.96.0.0/12 overlap: write ranges that have no address in common
   - ClusterConfiguration.encryptionAlgorithm: "DSA" is unknown: write one of ECDSA-P256, ECDSA-P384, RSA-2048, RSA-3072, RSA-4096`
 	if diff := cmp.Diff(want, In(d.Cluster.Validate())); diff != "" {
@@ -304,7 +304,7 @@ func TestClusterConfigurationIsReadAsItIsWritten(t *testing.T) {
 	c := &config.Cluster{}
 	c.Metadata.Name = "prod"
 	c.Spec.Network.CNI.Name = "none"
-	c.Spec.Network.PodCIDR = "10.1.0.0/16"
+	c.Spec.Network.PodCIDR, c.Spec.Network.ServiceCIDR = "10.1.0.0/16,fd00:1::/56", "10.96.0.0/12,fd00:2::/112"
 	c.Spec.Etcd.ImageTag = "3.6.0-0"
 	c.Spec.ControlPlane.CertSANs = []string{"a"}
 	c.Spec.APIServer.ExtraArgs = []config.Arg{{Name: "v", Value: "4"}}

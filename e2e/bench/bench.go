@@ -24,7 +24,7 @@ import (
 type figure struct {
 	name, what string
 	limit      float64 // of ours/peer; without a peer, of ours
-	unit       string  // "s" or "MB"
+	unit       string  // "s", "MB"...
 	ours, peer func(context.Context, *lab.Lab) (float64, error)
 }
 
@@ -38,6 +38,13 @@ func figures(detail func(format string, args ...any)) []figure {
 		{"noop", "init where all is done, with a bundle", 1, "s", noop, nil},
 		{"ssh", "1+2 over SSH from bare hosts, the bundle on the operator's side, until all nodes are Ready and DNS answers from a pod on each worker; peer: peer.sh", 0.60, "s", kubewrightSSH, kubeadmSSH},
 		{"noop-up", "up on a 1+2 cluster where all is done", 2, "s", noopUp, nil},
+		{"verify", "all checks on a 1+2 cluster at rest", 45, "s", verifySeconds, nil},
+		{"kind", "1+2 containers, from nothing, until all nodes are Ready and DNS answers from a pod on each worker; peer: kind create cluster with the same image and flannel", 0.33, "s", kindUsable(2, true), kindUsable(2, false)},
+		{"kind-single", "the same with a control plane alone", 0.45, "s", kindUsable(0, true), kindUsable(0, false)},
+		{"kind-down", "its removal, of 1+2; peer: kind delete cluster", 1, "s", kindDown(true), kindDown(false)},
+		{"kind-memory", "peak memory of up --provider kind, 1+2", 150, "MB", kindMemory, nil},
+		{"aws", "up --only infrastructure of 3+10 machines, against a stand-in of AWS with 80 ms a call; peer: the longest chain of calls of which each needs the one before", 1.5, "s", awsUp, awsPath},
+		{"aws-noop", "calls of the same where all is done", 12, " calls", awsCalls, nil},
 		{"fanout", "up --prepare on 1,000 simulated hosts behind lines of 50 ms, on artifacts of 64 KiB", 60, "s", fan.seconds, nil},
 		{"fanout-memory", "the operator's peak memory in those runs", 500, "MB", fan.megabytes, nil},
 		{"import", "a control plane's images into a containerd that runs and has none, all of them unpacked at the end; peer: ctr images import of the same images in one tar", 0.6, "s", kubewrightImport, ctrImport},

@@ -72,12 +72,24 @@ func kubeadmCluster(ctx context.Context, l *lab.Lab) (seconds float64, err error
 // each worker. Those pods are made the moment the API can take them, while the cluster is
 // still in the making, as a CI job would that cannot wait; they find their node as any pod does.
 func usable(ctx context.Context, hosts []*lab.Host, build func(context.Context) error) error {
+	return usableOnce(ctx, func(context.Context) ([]*lab.Host, error) { return hosts, nil }, build)
+}
+
+// usableOnce is usable where build makes the hosts, too. Of a cluster without workers, DNS answers a pod on the control plane.
+func usableOnce(ctx context.Context, found func(context.Context) ([]*lab.Host, error), build func(context.Context) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return build(gctx) })
 	g.Go(func() error {
+		hosts, err := found(gctx)
+		if err != nil {
+			return err
+		}
 		c, err := cluster.WaitAPI(gctx, hosts[0], hosts[1:])
 		if err != nil {
 			return err
+		}
+		if len(hosts) == 1 {
+			c.Workers = hosts
 		}
 		pods, err := c.CreateDNSPods(gctx)
 		if err != nil {
@@ -103,6 +115,28 @@ func noop(ctx context.Context, l *lab.Lab) (seconds float64, err error) {
 		}
 		seconds, err = timed(func() error {
 			_, _, err := h[0].Exec(ctx, nil, append([]string{lab.ToolDir + "/kubewright", "init", "--config", documentPath}, cluster.Bundle...)...)
+			return err
+		})
+		return err
+	})
+	return seconds, err
+}
+
+// verifySeconds is `kubewright verify` on a cluster that has come to rest, with the cleaning up.
+func verifySeconds(ctx context.Context, l *lab.Lab) (seconds float64, err error) {
+	err = fresh(ctx, l, clusterHosts, func(h []*lab.Host) (err error) {
+		c, err := cluster.Kubewright(ctx, h[0], h[1:], cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle})
+		if err != nil {
+			return err
+		}
+		if err := c.WaitReady(ctx); err != nil {
+			return err
+		}
+		seconds, err = timed(func() error {
+			out, stderr, err := h[0].Exec(ctx, nil, lab.ToolDir+"/kubewright", "verify")
+			if err != nil {
+				err = fmt.Errorf("%w\n%s%s", err, out, stderr)
+			}
 			return err
 		})
 		return err

@@ -188,9 +188,11 @@ func peerFiles(ctx context.Context, l *lab.Lab, dir string) error {
 		}
 	}
 	for role, keep := range map[string]func(string) bool{
-		"control-plane": func(image string) bool { return !strings.Contains(image, "haproxy") && image != lab.ProbeImage },
+		"control-plane": func(image string) bool {
+			return !strings.Contains(image, "haproxy") && image != lab.ProbeImage && !bundle.IsOwnImage(image)
+		},
 		"worker": func(image string) bool {
-			return !manifests.IsControlPlaneImage(image) && !strings.Contains(image, "haproxy")
+			return !manifests.IsControlPlaneImage(image) && !strings.Contains(image, "haproxy") && !bundle.IsOwnImage(image)
 		},
 	} {
 		file, err := l.ImageTarOf(ctx, role, keep)

@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os/exec"
 	"strings"
 
@@ -185,7 +187,7 @@ func connect(ctx context.Context, controlPlane *lab.Host) (*Cluster, error) {
 	if c.Config, err = clientcmd.RESTConfigFromKubeConfig(c.Kubeconfig); err != nil {
 		return nil, err
 	}
-	if strings.Contains(c.Config.Host, ".kubewright.internal:") { // which the hosts know, and this machine does not
+	if u, err := url.Parse(c.Config.Host); err == nil && net.ParseIP(u.Hostname()) == nil { // the hosts know the name, and this machine does not
 		c.Config.Host = "https://" + controlPlane.IP + ":6443"
 	}
 	c.Config.QPS = -1

@@ -57,7 +57,7 @@ func (o *Operator) Write(ctx context.Context, name, spec string, members ...Memb
 	}
 	var hosts strings.Builder
 	for _, m := range members {
-		fmt.Fprintf(&hosts, "- name: %s\n  roles: [%s]\n  ssh: {address: %s, user: %s}\n%s", m.Name, m.Role, m.IP, lab.SSHUser, indent("\n"+m.Lines, 2)[min(1, len(m.Lines)):])
+		fmt.Fprintf(&hosts, "- name: %s\n  roles: [%s]\n  ssh: {address: %q, user: %s}\n%s", m.Name, m.Role, m.IP, lab.SSHUser, indent("\n"+m.Lines, 2)[min(1, len(m.Lines)):])
 		hosts.WriteString("\n")
 	}
 	document := Document(spec + "\nprovider: {name: hosts}\nhosts:\n" + hosts.String())

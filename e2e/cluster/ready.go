@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -67,6 +68,22 @@ func (c *Cluster) WaitNodes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// WaitFresh waits until every node has shown a sign of life since then, and all is ready.
+func (c *Cluster) WaitFresh(ctx context.Context, since time.Time) error {
+	for _, name := range c.NodeNames() {
+		_, err := until(ctx, c.Client.CoordinationV1().RESTClient(), "leases", corev1.NamespaceNodeLease, name, &coordinationv1.Lease{}, func(l *coordinationv1.Lease) error {
+			if l.Spec.RenewTime == nil || l.Spec.RenewTime.Time.Before(since) {
+				return fmt.Errorf("its last sign of life is of %v", l.Spec.RenewTime)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.WaitReady(ctx)
 }
 
 // NodeNames are those of all hosts, the control plane first.

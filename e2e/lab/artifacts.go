@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -104,15 +106,26 @@ func modules() []module {
 		name: "cri-tools", of: "sigs.k8s.io/cri-tools", version: "v1.36.0",
 		ldflags:  "-X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0",
 		binaries: []binary{{"crictl", "sigs.k8s.io/cri-tools/cmd/crictl"}},
+	}, {
+		name: "metrics-server", of: "sigs.k8s.io/metrics-server", version: "v0.9.0",
+		ldflags:  "-X sigs.k8s.io/metrics-server/pkg/version.gitVersion=v0.9.0",
+		binaries: []binary{{"metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"}},
+	}, {
+		name: "local-path", of: "github.com/rancher/local-path-provisioner", version: "v0.0.30",
+		ldflags:  "-X main.VERSION=v0.0.30",
+		binaries: []binary{{"local-path-provisioner", "github.com/rancher/local-path-provisioner"}},
 	}}
 }
 
-// testServers are modules of which no bundle holds anything: what tests talk to.
+// testServers are modules of which no bundle holds anything: what tests talk to, or compare with.
 func testServers() []module {
 	return []module{{
 		name: "distribution", of: "github.com/distribution/distribution/v3", version: "v3.1.2",
 		ldflags:  "-X github.com/distribution/distribution/v3/version.version=v3.1.2",
 		binaries: []binary{{"registry", "github.com/distribution/distribution/v3/cmd/registry"}},
+	}, {
+		name: "kind", of: "sigs.k8s.io/kind", version: "v0.33.0",
+		binaries: []binary{{"kind", "sigs.k8s.io/kind"}},
 	}}
 }
 
@@ -128,7 +141,7 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 }
 
 func moduleOf(binary string) (module, error) {
-	for _, m := range slices.Concat(modules(), testServers()) {
+	for _, m := range slices.Concat(modules(), cloudModules(), testServers()) {
 		for _, x := range m.binaries {
 			if x.name == binary {
 				return m, nil
@@ -206,9 +219,10 @@ func goName(pkg string) string {
 	return base
 }
 
-// toolDir is the folder of our own binary, which hosts see even before it is built.
+// toolDir is the folder of our own binary, which hosts see even before it is built. Each checkout has its own: a lab of
+// another one must not find this one's binary in its place.
 func (b *Builder) toolDir() (string, error) {
-	dir := filepath.Join(b.cache, "tool")
+	dir := filepath.Join(b.cache, "tool", key(b.source))
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
@@ -229,9 +243,19 @@ func (b *Builder) Tool(ctx context.Context, folder string) (string, error) {
 		return "", err
 	}
 	defer unlock()
+	generate := exec.CommandContext(ctx, "go", "generate", "./reach") // what kubewright sends to hosts
+	generate.Dir = b.source
+	if err := run(generate); err != nil {
+		return "", err
+	}
 	binary := filepath.Join(dir, path.Base(folder))
 	// Beside, then renamed: a host may run the one that is there.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary+".new", "./"+folder)
+	flags, err := os.ReadFile(filepath.Join(b.source, folder, "build.flags"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	args := slices.Concat([]string{"build", "-trimpath", "-ldflags", "-s -w"}, strings.Fields(string(flags)), []string{"-o", binary + ".new", "./" + folder})
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = b.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := run(cmd); err != nil {

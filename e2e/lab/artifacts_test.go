@@ -10,7 +10,7 @@ import (
 
 // The versions in artifacts.go name images and fill the bundle's lock; go.mod decides what is built.
 func TestVersionsAreThoseOfGoMod(t *testing.T) {
-	for _, m := range slices.Concat(modules(), testServers()) {
+	for _, m := range slices.Concat(modules(), cloudModules(), testServers()) {
 		mod, err := os.ReadFile(filepath.Join("artifacts", m.name, "go.mod"))
 		if err != nil {
 			t.Fatal(err)
@@ -24,7 +24,7 @@ func TestVersionsAreThoseOfGoMod(t *testing.T) {
 
 func TestEveryBinaryOfABundleAndOfAnImageIsBuilt(t *testing.T) {
 	names := bundledFiles()
-	for _, i := range images() {
+	for _, i := range slices.Concat(images(), cloudImages()) {
 		for _, b := range i.binaries {
 			if b != pauseBinary {
 				names = append(names, b)

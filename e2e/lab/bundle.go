@@ -2,8 +2,13 @@ package lab
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -18,8 +23,77 @@ func bundledFiles() []string {
 		cni/bandwidth cni/bridge cni/flannel cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
 }
 
-// Bundle returns the folder of a bundle with everything that a cluster is made of.
+// Bundle returns the folder of a bundle with everything that a cluster is made of, and kubewright's own image as
+// kubewright is now.
 func (b *Builder) Bundle(ctx context.Context) (string, error) {
+	upstream, err := b.upstream(ctx)
+	if err != nil {
+		return "", err
+	}
+	binary, err := b.Kubewright(ctx)
+	if err != nil {
+		return "", err
+	}
+	version, err := ownVersion(ctx, binary)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(binary)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	code, err := b.packingCode()
+	if err != nil {
+		return "", err
+	}
+	k := key(upstream, version, hex.EncodeToString(sum.Sum(nil)), code)
+	return b.make(ctx, "bundle", "bundle with kubewright's own image", k, func(ctx context.Context, dir string) error {
+		return addOwn(ctx, upstream, dir, version, binary)
+	})
+}
+
+// ownVersion is what a kubewright says that it is.
+func ownVersion(ctx context.Context, binary string) (string, error) {
+	out, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s version: %w", binary, err)
+	}
+	var v struct{ Version string }
+	if err := json.Unmarshal(out, &v); err != nil || v.Version == "" {
+		return "", fmt.Errorf("%s version says %q: %w", binary, out, err)
+	}
+	return v.Version, nil
+}
+
+// addOwn makes a bundle of another one, whose blobs it shares, and kubewright's own image.
+func addOwn(ctx context.Context, from, dir, version, binary string) error {
+	if err := run(exec.CommandContext(ctx, "cp", "--recursive", "--link", from+"/.", dir)); err != nil {
+		return err
+	}
+	b, err := bundle.Open(from)
+	if err != nil {
+		return err
+	}
+	w, err := bundle.Create(dir, bundle.Built)
+	if err != nil {
+		return err
+	}
+	for _, a := range b.Lock().Artifacts {
+		w.Take(a)
+	}
+	if err := w.AddOwn(ctx, version, binary); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// upstream returns the folder of a bundle without kubewright's own image, which is another after every change.
+func (b *Builder) upstream(ctx context.Context) (string, error) {
 	if _, err := b.Rootfs(ctx); err != nil { // outside of make, for a line of its own
 		return "", err
 	}
@@ -38,7 +112,7 @@ func (b *Builder) Bundle(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.make(ctx, "bundle", "bundle", key(append(parts, code)...), b.pack)
+	return b.make(ctx, "bundle-without", "bundle without kubewright's own image", key(append(parts, code)...), b.pack)
 }
 
 // packingCode is the hash of the sources that pack: cheaper than a version that somebody forgets to raise.
@@ -51,7 +125,7 @@ func (b *Builder) packingCode() (string, error) {
 		return "", err
 	}
 	format, err := treeKey(filepath.Join(b.source, "bundle"), func(p string) bool {
-		return slices.Contains([]string{"writer.go", "lock.go"}, filepath.Base(p)) // what writes a bundle
+		return slices.Contains([]string{"writer.go", "lock.go", "own.go"}, filepath.Base(p)) // what writes a bundle
 	})
 	return key(lab, format), err
 }

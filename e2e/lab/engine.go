@@ -85,9 +85,11 @@ func (e *Engine) start(ctx context.Context) error {
 		"exec-root": filepath.Join(runDir, "exec"),
 		"pidfile":   e.pidFile(),
 		// No docker0: it would be a second dockerd's as well. Each lab makes a network of its own.
-		"bridge":          "none",
-		"runtimes":        map[string]any{"lab": map[string]any{"path": wrapper}},
-		"default-runtime": "lab",
+		"bridge": "none",
+		// Nor its addresses, which kind's network would get: rules that a dockerd leaves behind hide who sends from them.
+		"default-address-pools": []map[string]any{{"base": "10.214.0.0/16", "size": 24}},
+		"runtimes":              map[string]any{"lab": map[string]any{"path": wrapper}},
+		"default-runtime":       "lab",
 	}, "", "  ")
 	if err != nil {
 		return err
@@ -199,7 +201,7 @@ func (e *Engine) docker(ctx context.Context, stdin io.Reader, args ...string) (s
 func (e *Engine) Docker(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	// The user's own contexts and credentials are none of the lab's business.
-	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+runDir+"/docker.sock", "DOCKER_CONFIG="+e.dir, "DOCKER_CONTEXT=")
+	cmd.Env = append(os.Environ(), e.Env()...)
 	return cmd
 }
 

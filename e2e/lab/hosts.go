@@ -18,21 +18,27 @@ import (
 // Host is a machine of a lab.
 type Host struct {
 	Name string // its hostname, known to the other hosts by DNS
-	IP   string // the same for its whole life
+	IP   string // the same for its whole life; of a host with IPv6 alone, that one
+	IPv6 string // of a host that has one
 
-	engine *Engine
-	id     string // of the container: kubewright.lab's name and the host's
+	engine        *Engine
+	network, ipv4 string // as the engine knows them
+	id            string // of the container: kubewright.lab's name and the host's
 }
 
 // How long a host may take until its systemd is up; it is done within two seconds on an idle machine.
 const bootTimeout = 2 * time.Minute
 
-func (l *Lab) start(ctx context.Context, name, ip string, o HostOptions) (*Host, error) {
-	h := &Host{Name: name, IP: ip, engine: l.Engine, id: l.Engine.containerName(l.name, name)}
+func (l *Lab) start(ctx context.Context, h *Host, o HostOptions) (*Host, error) {
 	if err := l.create(ctx, h, o); err != nil {
-		return nil, fmt.Errorf("host %s: %w", name, err)
+		return nil, fmt.Errorf("host %s: %w", h.Name, err)
 	}
-	return h, h.waitBooted(ctx)
+	if err := h.waitBooted(ctx); err != nil || o.Families != IPv6 {
+		return h, err
+	}
+	// Docker knows no network without IPv4.
+	_, _, err := h.Exec(ctx, nil, "ip", "-4", "addr", "flush", "dev", "eth0")
+	return h, err
 }
 
 func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
@@ -49,7 +55,7 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 	}
 	args := []string{"run", "--detach", "--name", h.id, "--hostname", h.Name, "--env", "LAB_SSH_KEY=" + l.sshKey,
 		"--label", label + "=" + l.name, "--label", hostLabel + "=" + h.Name, "--label", ipLabel + "=" + h.IP,
-		"--network", l.Engine.networkName(l.name), "--ip", h.IP, "--network-alias", h.Name,
+		"--network", h.network, "--ip", h.ipv4, "--network-alias", h.Name,
 		// All that systemd, a kubelet and containers in a container need; cgroups of its own, so that hosts side by side
 		// each have their /kubepods.
 		"--privileged", "--cgroupns=private", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
@@ -57,6 +63,15 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 		"--stop-signal", "SIGRTMIN+3", // systemd's for "shut down"
 		// The kernel has no overlayfs on overlayfs: containerd's needs a real file system below.
 		"--volume", volume + ":/var"}
+	if h.IPv6 != "" {
+		// Docker turns it on for its own interface alone, and flannel's and the pods' are to come.
+		args = append(args, "--ip6", h.IPv6, "--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--sysctl", "net.ipv6.conf.default.disable_ipv6=0")
+	}
+	for flag, value := range map[string]string{"--dns": o.Resolver, "--dns-search": o.Search} {
+		if value != "" {
+			args = append(args, flag, value)
+		}
+	}
 	if _, err := os.Stat("/lib/modules"); err == nil {
 		args = append(args, "--volume", "/lib/modules:/lib/modules:ro")
 	}
@@ -241,6 +256,15 @@ func (e *Engine) Status(ctx context.Context) ([]Status, error) {
 	}
 	sortStatus(all)
 	return all, nil
+}
+
+// Container returns a machine that runs in the engine and that no lab made: one of kind's, say.
+func (e *Engine) Container(ctx context.Context, name string) (*Host, error) {
+	ip, err := e.docker(ctx, nil, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+	if ip = strings.TrimSpace(ip); err == nil && ip == "" {
+		err = fmt.Errorf("container %s has no address", name)
+	}
+	return &Host{Name: name, IP: ip, engine: e, id: name}, err
 }
 
 // Find returns a host that an earlier process made.

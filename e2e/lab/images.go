@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// ProbeImage is for tests: a shell, nslookup, wget, nc, httpd, ip and the rest of busybox.
+// ProbeImage is for tests: a shell, nslookup, wget, nc, httpd, ip and the rest of busybox. It is none of those that verify runs.
 const ProbeImage = "kubewright.test/probe:v1"
 
 // image says what a container image is packed from. Names and tags are upstream's.
@@ -49,6 +49,9 @@ func images() []image {
 			binaries: map[string]string{"opt/bin/flanneld": "flanneld", "opt/bin/install-conf": "install-conf"}},
 		{name: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", busybox: []string{"cp", "sh"}, binaries: map[string]string{"flannel": "cni/flannel"}},
 		{name: "docker.io/library/haproxy:" + HAProxyVersion, debian: []string{"haproxy"}, user: "99:99", stop: "SIGUSR1"},
+		{name: "registry.k8s.io/metrics-server/metrics-server:v0.9.0", binaries: map[string]string{"metrics-server": "metrics-server"}, entrypoint: "/metrics-server", user: "65534"},
+		{name: "docker.io/rancher/local-path-provisioner:v0.0.30", binaries: map[string]string{"usr/bin/local-path-provisioner": "local-path-provisioner"}},
+		{name: "docker.io/library/busybox:" + BusyboxVersion, busybox: probeCommands(), entrypoint: "/bin/sh"},
 		{name: ProbeImage, busybox: probeCommands(), entrypoint: "/bin/sh"},
 	}
 }
@@ -58,6 +61,9 @@ func probeCommands() []string {
 		kill ln ls mkdir mv nc netstat nproc nslookup ping ping6 printf ps pwd readlink rm route sed seq sleep sort stat tail
 		tar tee test timeout touch tr traceroute true umount uname uniq vi wc wget which xargs yes awk basename`)
 }
+
+// BusyboxVersion is that of Debian's package, and so of the image whose name ours has.
+const BusyboxVersion = "1.35.0"
 
 // HAProxyVersion is that of Debian's package, and so of the image whose name ours has.
 const HAProxyVersion = "2.6.12"

@@ -115,7 +115,7 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 		// The server may have lost its patience meanwhile (LoginGraceTime); the key is open now.
 		return c.link(ctx, before, e)
 	case verified:
-		return nil, fmt.Errorf("%s: the user %s was not let in; tried: %s (%w). See that the user's name is right, and that the public key is in its ~/.ssh/authorized_keys there", e, e.user, login, err)
+		return nil, &DeniedError{fmt.Errorf("%s: the user %s was not let in; tried: %s (%w). See that the user's name is right, and that the public key is in its ~/.ssh/authorized_keys there", e, e.user, login, err)}
 	default:
 		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)}
 	}
@@ -123,6 +123,12 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 	go l.keepAlive(c.silence)
 	return l, nil
 }
+
+// DeniedError is of a host that is the right one, and knows none of our keys: on one that has just booted they may come later.
+type DeniedError struct{ Err error }
+
+func (e *DeniedError) Error() string { return e.Err.Error() }
+func (e *DeniedError) Unwrap() error { return e.Err }
 
 // wait returns what f does, or earlier with ctx's error: f cannot be interrupted. What f gives
 // too late is dropped.

@@ -102,11 +102,10 @@ func (s *Transport) startWithPassword(ctx context.Context, program string) (*hos
 
 // start opens a channel and starts sh. The remote command line is fixed but for a number and a
 // random word; it is in single quotes without any of the characters that sh, csh and fish treat
-// differently there. The program's text comes over standard input. dd takes what it was told and
-// no byte more, which not every head does.
+// differently there. The program's text comes over standard input.
 func (s *Transport) start(ctx context.Context, way int, program, password string) (*host.Pipe, error) {
 	word := "kubewright-" + rand.Text()
-	script := fmt.Sprintf(`echo %s; eval "$(dd bs=%d count=1 iflag=fullblock 2>/dev/null)"`, word, max(len(program), 1))
+	script := fmt.Sprintf(`echo %s; eval "$(%s)"`, word, host.ProgramFrom(program))
 	command := "env LC_ALL=C sh -c '" + script + "'"
 	switch way {
 	case sudoFree:

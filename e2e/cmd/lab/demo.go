@@ -2,64 +2,61 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
-	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 
 	"github.com/kubewright/kubewright/e2e/cluster"
 	"github.com/kubewright/kubewright/e2e/lab"
-	"github.com/kubewright/kubewright/phases"
 )
 
-// demoCommand is `up`, and then a cluster on the hosts, by the commands that a person
-// would type on each: init, and the join that it prints.
+// demoCommand makes a cluster of containers in the lab's engine, by the commands that a person would type.
 func demoCommand() *cobra.Command {
-	cmd := upCommand(demo)
-	cmd.Use, cmd.Short = "demo", "Make hosts and a real cluster on them, and leave it running"
-	return cmd
+	return &cobra.Command{
+		Use: "demo", Short: "Make a real cluster of containers, and leave it running", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context()) },
+	}
 }
 
-func demo(ctx context.Context, l *lab.Lab, hosts []*lab.Host) error {
-	if _, err := l.Kubewright(ctx); err != nil {
-		return err
-	}
-	begin := time.Now()
-	progress("\ncp-1# kubewright init --config cluster.yaml --bundle %s", lab.BundleDir)
-	progress("w-1#  kubewright join %s:6443 --token ... --discovery-token-ca-cert-hash sha256:... --bundle %s   (and w-2, at the same time)\n", hosts[0].IP, lab.BundleDir)
-	c, err := cluster.Kubewright(ctx, hosts[0], hosts[1:], cluster.Options{Document: cluster.Document(""), Args: cluster.Bundle, Log: show})
+func demo(ctx context.Context) error {
+	l, err := lab.New(ctx, lab.Options{Name: "demo", Log: progress})
 	if err != nil {
 		return err
 	}
-	if err := c.WaitReady(ctx); err != nil {
+	dir, err := filepath.Abs("bin")
+	if err != nil {
 		return err
 	}
-	progress("\nall nodes are Ready and DNS is available, %.1f s after init was typed\n", time.Since(begin).Seconds())
-	for _, argv := range [][]string{{"get", "nodes", "-o", "wide"}, {"get", "pods", "-A", "-o", "wide"}} {
-		progress("cp-1# kubectl %s", strings.Join(argv, " "))
-		out, _, err := c.Kubectl(ctx, argv...)
-		if err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	k, err := cluster.NewKind(ctx, l, dir)
+	if err != nil {
+		return err
+	}
+	kubectl, err := l.Binary(ctx, "kubectl")
+	if err != nil {
+		return err
+	}
+	progress("")
+	for _, env := range append(l.Engine.Env(), "KUBECONFIG="+k.Kubeconfig()) {
+		progress("$ export %s", env)
+	}
+	for _, argv := range [][]string{
+		{k.Binary, "up", "--provider", "kind", "--name", "demo", "--workers", "2", "--image", k.Image},
+		{kubectl, "get", "nodes", "-o", "wide"},
+		{kubectl, "get", "pods", "-A", "-o", "wide"},
+	} {
+		progress("\n$ %s", shellescape.QuoteCommand(argv))
+		c := k.Command(ctx, argv[0], argv[1:]...)
+		c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+		if err := c.Run(); err != nil {
 			return err
 		}
-		fmt.Println(out)
 	}
+	progress("\nIt is there until: %s", strings.Join([]string{k.Binary, "down", "--name", "demo"}, " "))
 	return nil
-}
-
-// show prints what a person would see of an event.
-func show(line []byte) {
-	var e phases.Event
-	if err := json.Unmarshal(line, &e); err != nil {
-		progress("%s", line)
-		return
-	}
-	switch e.State {
-	case phases.Started, phases.Progress:
-	case phases.Notice, phases.Failed:
-		progress("%-5s %-26s %s: %s", e.Host, e.Phase, e.State, e.Message)
-	default:
-		progress("%-5s %-26s %-9s %5.1fs", e.Host, e.Phase, e.State, e.Seconds)
-	}
 }

@@ -25,7 +25,7 @@ func main() {
 		Use: "lab", Short: "Real Kubernetes hosts on this machine",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(buildCommand(), binaryCommand(), upCommand(nil), demoCommand(), downCommand(), execCommand(), statusCommand())
+	root.AddCommand(buildCommand(), binaryCommand(), upCommand(), demoCommand(), downCommand(), execCommand(), statusCommand())
 	err := root.ExecuteContext(ctx)
 	if code := exitCode(0); errors.As(err, &code) {
 		os.Exit(int(code))
@@ -39,7 +39,8 @@ func main() {
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func buildCommand() *cobra.Command {
-	return &cobra.Command{
+	var cloud bool
+	cmd := &cobra.Command{
 		Use: "build", Short: "Install packages, build everything, print the bundle's folder", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := lab.NewBuilder(progress)
@@ -49,7 +50,11 @@ func buildCommand() *cobra.Command {
 			if err := b.Install(cmd.Context()); err != nil {
 				return err
 			}
-			dir, err := b.Bundle(cmd.Context())
+			build := b.Bundle
+			if cloud {
+				build = b.CloudBundle
+			}
+			dir, err := build(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -57,6 +62,8 @@ func buildCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&cloud, "cloud", false, "with the cloud controller of AWS, whose build takes minutes")
+	return cmd
 }
 
 // binaryCommand tells tests that have no lab of their own where a real one of Kubernetes' commands is.
@@ -78,14 +85,17 @@ func binaryCommand() *cobra.Command {
 	}
 }
 
-// upCommand makes hosts and leaves them running. then, if not nil, is what is to be done on them: the first host is
-// the control plane, the others are workers.
-func upCommand(then func(ctx context.Context, l *lab.Lab, hosts []*lab.Host) error) *cobra.Command {
-	var name string
+// upCommand makes hosts and leaves them running.
+func upCommand() *cobra.Command {
+	var name, families string
 	var workers int
 	cmd := &cobra.Command{
 		Use: "up", Short: "Make hosts and leave them running", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			kind, ok := map[string]lab.Families{"ipv4": lab.IPv4, "both": lab.DualStack, "ipv6": lab.IPv6}[families]
+			if !ok {
+				return fmt.Errorf("--families %q: write ipv4, both or ipv6", families)
+			}
 			l, err := lab.New(cmd.Context(), lab.Options{Name: name, Log: progress})
 			if err != nil {
 				return err
@@ -94,14 +104,9 @@ func upCommand(then func(ctx context.Context, l *lab.Lab, hosts []*lab.Host) err
 			for i := range workers {
 				names = append(names, fmt.Sprintf("w-%d", i+1))
 			}
-			hosts, err := l.Hosts(cmd.Context(), names...)
+			hosts, err := l.HostsFrom(cmd.Context(), lab.HostOptions{Families: kind}, names...)
 			if err != nil {
 				return err
-			}
-			if then != nil {
-				if err := then(cmd.Context(), l, hosts); err != nil {
-					return err
-				}
 			}
 			ssh, err := l.SSH(cmd.Context())
 			if err != nil {
@@ -117,6 +122,7 @@ func upCommand(then func(ctx context.Context, l *lab.Lab, hosts []*lab.Host) err
 	}
 	nameFlag(cmd, &name)
 	cmd.Flags().IntVar(&workers, "workers", 2, "how many workers beside the control plane")
+	cmd.Flags().StringVar(&families, "families", "ipv4", "of the hosts' addresses: ipv4, both, ipv6")
 	return cmd
 }
 

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/providers"
+)
+
+// kindOptions say which containers are made, where no document does.
+type kindOptions struct {
+	provider               string
+	name                   string
+	controlPlanes, workers int
+	image, kubernetes, cni string
+	retain                 bool
+	ttl                    time.Duration
+	logs                   string
+	wait                   time.Duration
+
+	makes    bool            // the command makes machines
+	hasty    bool            // machines that boot are not waited for
+	set      *pflag.FlagSet  // of the command
+	made     bool            // this run has made the containers
+	exported bool            // and has put the cluster into the kubeconfig
+	finish   func() error    // waits for what makes them
+	cluster  *config.Cluster // of containers that are there
+	say      func(format string, args ...any)
+}
+
+// Names of flags that mean nothing for hosts that are there.
+var kindFlags = []string{"name", "control-planes", "workers", "image", "kubernetes-version", "cni", "retain", "ttl", "wait", "logs"}
+
+// nameFlags are those of whoever finds a cluster.
+func (o *kindOptions) nameFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	o.set = f
+	f.StringVar(&o.provider, "provider", "", "where machines come from, where the document does not say: hosts (they are there), kind (containers); aws (EC2) has to be in a document")
+	f.StringVar(&o.name, "name", "", "of the cluster of containers (default: $KIND_CLUSTER_NAME, that of the document, kind)")
+	must(cmd.RegisterFlagCompletionFunc("provider", cobra.FixedCompletions([]string{"hosts", "kind"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// flags are those of whoever makes it.
+func (o *kindOptions) flags(cmd *cobra.Command) {
+	o.nameFlags(cmd)
+	o.makes = true
+	f := cmd.Flags()
+	f.IntVar(&o.controlPlanes, "control-planes", 0, "containers that are control planes (default 1)")
+	f.IntVar(&o.workers, "workers", 0, "containers that are workers (default 0)")
+	f.StringVar(&o.image, "image", "", "of the containers, by `kubewright build node-image` or by kind (default: kind's own)")
+	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes, which the image has to have (default: the image's)")
+	f.StringVar(&o.cni, "cni", "", "pod network of a cluster of containers (default flannel)")
+	f.BoolVar(&o.retain, "retain", false, "keep the containers of a cluster that could not be made")
+	f.StringVar(&o.logs, "logs", "", "folder for what `kubewright logs` collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)")
+	must(cmd.MarkFlagDirname("logs"))
+	f.DurationVar(&o.wait, "wait", 4*time.Minute, "how long nodes, pod network and DNS of a cluster of containers may each take to be ready; 0: nobody waits for them")
+	f.DurationVar(&o.ttl, "ttl", 0, "time after which `kubewright down --expired` removes the cluster of containers (default: never)")
+}
+
+// unused refuses flags that would mean nothing.
+func (o *kindOptions) unused() error {
+	if o.set == nil {
+		return nil
+	}
+	for _, name := range kindFlags {
+		if f := o.set.Lookup(name); f != nil && f.Changed {
+			return fmt.Errorf("--%s is for clusters of containers: add --provider kind, or leave it out", name)
+		}
+	}
+	return nil
+}
+
+// complete adds what the flags say to a document. Who does not make the cluster, and has no document, gets
+// that of the cluster that is there.
+func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
+	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
+	if !o.makes && file == "" {
+		k, err := providers.NewKind(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return k.Document(ctx, c.Metadata.Name)
+	}
+	p := &c.Spec.Provider.Kind
+	set(&c.Spec.KubernetesVersion, o.kubernetes)
+	set(&c.Spec.Network.CNI.Name, o.cni)
+	if o.wait > 0 && o.set.Changed("wait") {
+		t := &c.Spec.Timeouts
+		t.KubeletHealthCheck.Duration, t.ControlPlaneComponentHealthCheck.Duration = o.wait, o.wait
+	}
+	if o.image != "" { // of all nodes, as for kind
+		p.Image = o.image
+		for i := range p.Nodes {
+			p.Nodes[i].Image = o.image
+		}
+	}
+	if o.ttl < 0 {
+		return nil, errors.New("--ttl: write how long the cluster is to live, 2h, say")
+	}
+	if o.controlPlanes < 0 || o.workers < 0 {
+		return nil, errors.New("--control-planes and --workers: fewer than none are not made")
+	}
+	if o.controlPlanes > 0 {
+		p.ControlPlanes = o.controlPlanes
+	}
+	if o.workers > 0 {
+		p.Workers = o.workers
+	}
+	if err := providers.KindHosts(c); err != nil {
+		return nil, err
+	}
+	providers.InContainers(c)
+	return c, nil
+}
+
+// machines are the containers; up makes them.
+func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command string) ([]*phases.Machine, error) {
+	if command == "up" {
+		if err := providers.KindImages(c); err != nil {
+			return nil, misuse(err)
+		}
+	}
+	k, err := providers.NewKind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k.Impatient = o.hasty
+	if command == "up" {
+		if o.say != nil {
+			k.Say = o.say
+		}
+		var expires time.Time
+		if o.ttl > 0 {
+			expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
+		}
+		o.made, o.finish, err = k.Create(ctx, c, expires)
+		if o.made || err == nil {
+			o.cluster = c
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return k.Machines(ctx, c)
+}
+
+// tidy is what is left to do when up has failed: logs are collected where that is wished, and containers that it has made itself are removed. Those that
+// were there stay.
+func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig string) error {
+	if failure == nil || o.kind.cluster == nil {
+		return failure
+	}
+	if err := o.kind.finish(); err != nil && ctx.Err() == nil && !errors.Is(failure, err) { // Ctrl-C ends kind's commands, too
+		failure = errors.Join(err, failure)
+	}
+	if ctx.Err() == nil {
+		o.logsOf(ctx, o.kind.cluster)
+	}
+	if !o.kind.made {
+		return failure
+	}
+	name := o.kind.cluster.Metadata.Name
+	ctx = context.WithoutCancel(ctx)
+	k, err := providers.NewKind(ctx)
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	next := fmt.Sprintf("`kubewright down --provider kind --name %s`", name)
+	if o.kind.retain {
+		return fmt.Errorf("%w\nits containers are kept: run this again to go on, or remove them with %s", failure, next)
+	}
+	fmt.Fprintln(os.Stderr, "removing the containers of the cluster that could not be made")
+	if !o.kind.exported {
+		kubeconfig = "none"
+	}
+	if _, err := k.Delete(ctx, name, kubeconfig); err != nil {
+		return fmt.Errorf("%w\nits containers could not be removed: %w: remove them with %s", failure, err, next)
+	}
+	return fmt.Errorf("%w\nits containers were removed: --retain keeps them", failure)
+}
+
+// removeKind removes a cluster of containers, or all whose time is over.
+func (o *fleetOptions) removeKind(ctx context.Context, names []string, kubeconfig string) (removed int, err error) {
+	k, err := providers.NewKind(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var all []error
+	for _, name := range names {
+		n, err := k.Delete(ctx, name, kubeconfig)
+		if removed += n; err != nil {
+			all = append(all, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return removed, errors.Join(all...)
+}
+
+// runExpired removes the clusters whose time is over.
+func (o *fleetOptions) runExpired(ctx context.Context, kubeconfig string) error {
+	begin := time.Now()
+	v := newView(o.out())
+	defer v.close()
+	k, err := providers.NewKind(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := k.Expired(ctx, begin)
+	if err != nil {
+		return err
+	}
+	removed, err := o.removeKind(ctx, names, kubeconfig)
+	if err != nil {
+		return err
+	}
+	said := "no cluster is expired"
+	if len(names) > 0 {
+		said = strings.Join(names, ", ") + " had expired, and is no more"
+	}
+	return o.done(v, fleetResult{Kind: "Down", Cluster: strings.Join(names, ","), Changes: removed, Seconds: time.Since(begin).Seconds()}, said)
+}
+
+// export puts the cluster into the user's kubeconfig, and returns the name of its context.
+func (o *fleetOptions) export(ctx context.Context, kubeconfig string, u *phases.Up) (string, error) {
+	if u.Cluster.Spec.Provider.Name != "kind" {
+		return mergeAdmin(ctx, kubeconfig, u)
+	}
+	k, err := providers.NewKind(ctx)
+	if err != nil {
+		return "", err
+	}
+	o.kind.exported = true
+	return "kind-" + u.Cluster.Metadata.Name, k.Export(ctx, u.Cluster.Metadata.Name, kubeconfig)
+}

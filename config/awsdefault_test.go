@@ -1,0 +1,74 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func onAWS(t *testing.T, aws string) *Cluster {
+	t.Helper()
+	c, err := Parse([]byte("apiVersion: kubewright.dev/v1alpha1\nkind: Cluster\nmetadata: {name: prod}\nspec: {provider: {name: aws, aws: " + aws + "}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Spec.Provider.AWS.Default()
+	return c
+}
+
+func TestDefaultsOfAWS(t *testing.T) {
+	a := onAWS(t, "{pools: [{name: w, count: 2}]}").Spec.Provider.AWS
+	if a.Network.CIDR != "10.0.0.0/16" || a.Network.NAT != "single" || a.SSH.Bastion != "t4g.nano" || a.SSH.User != "ubuntu" || a.LoadBalancer.Scheme != "internet-facing" ||
+		a.ControlPlane != (AWSMachines{Count: 1, InstanceType: "t3.medium", DiskGiB: 40}) || a.Pools[0].InstanceType != "t3.medium" || a.Pools[0].DiskGiB != 40 {
+		t.Errorf("%+v", a)
+	}
+	for _, without := range []string{"{network: {nat: none}}", "{ssh: {proxyJump: me@192.0.2.1}}", "{network: {vpc: vpc-0a, subnets: [subnet-0a]}}"} {
+		if a := onAWS(t, without).Spec.Provider.AWS; a.SSH.Bastion != "" {
+			t.Errorf("%s has the bastion %s", without, a.SSH.Bastion)
+		}
+	}
+	if a := onAWS(t, "{network: {vpc: vpc-0a, subnets: [subnet-0a]}}").Spec.Provider.AWS; a.Network.CIDR+a.Network.NAT != "" {
+		t.Errorf("of a VPC that is there: %+v", a.Network)
+	}
+}
+
+func TestWhatIsWrongWithAWS(t *testing.T) {
+	for aws, want := range map[string]string{
+		"{controlPlane: {count: 4}}":                                                "controlPlane.count: 4",
+		"{account: '12'}":                                                           "account: \"12\": write the twelve digits",
+		"{tags: {Name: a}}":                                                         "tags.Name: is not yours to set",
+		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
+		"{network: {cidr: 10.244.0.0/16}}":                                          "overlap",
+		"{network: {nat: two}}":                                                     "network.nat: \"two\"",
+		"{network: {vpc: vpc-0a}}":                                                  "network.subnets: there is none",
+		"{network: {vpc: mine, subnets: [subnet-0a]}}":                              "network.vpc: \"mine\"",
+		"{network: {vpc: vpc-0a, subnets: [a]}}":                                    "network.subnets[0]: \"a\"",
+		"{network: {vpc: vpc-0a, subnets: [subnet-0a], cidr: 10.0.0.0/16}}":         "network.cidr: is of a VPC that is made",
+		"{network: {subnets: [subnet-0a]}}":                                         "name it, too, under vpc",
+		"{loadBalancer: {scheme: public}}":                                          "loadBalancer.scheme: \"public\"",
+		"{loadBalancer: {from: [192.0.2.1]}}":                                       "loadBalancer.from[0]: \"192.0.2.1\"",
+		"{loadBalancer: {from: [192.0.2.0/24]}, network: {nat: none}}":              "scheme: internal",
+		"{ssh: {keyName: mine}}":                                                    "keyName and identityFile go together",
+		"{ssh: {bastion: t3.nano, proxyJump: me@192.0.2.1}}":                        "bastion and proxyJump",
+		"{ssh: {bastion: t3.nano}, network: {nat: none}}":                           "ssh.bastion: it needs a public subnet",
+		"{pools: [{name: a}, {name: a}]}":                                           "pools[1].name: \"a\" is taken",
+		"{pools: [{name: bastion}]}":                                                "pools[0].name: \"bastion\" is taken",
+		"{pools: [{name: a, count: -1}]}":                                           "pools[0].count: -1",
+		"{pools: [{name: a, image: mine}]}":                                         "pools[0].image: \"mine\"",
+		"{pools: [{name: a, diskGiB: 2}]}":                                          "pools[0].diskGiB: 2",
+		"{network: {zones: [eu-west-1a]}, pools: [{name: a, zones: [eu-west-1b]}]}": "eu-west-1b is none of the network's",
+	} {
+		if err := onAWS(t, aws).ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error does not say %q: %v", aws, want, err)
+		}
+	}
+	if err := onAWS(t, "{controlPlane: {count: 3}, pools: [{name: w, count: 0}]}").ValidateAWS(); err != nil {
+		t.Error(err)
+	}
+	c := onAWS(t, "{}")
+	c.Spec.Hosts, c.Spec.ControlPlane.Endpoint, c.Metadata.Name = []Node{{Name: "a"}}, "a:6443", "A"
+	for _, want := range []string{"spec.hosts: the hosts of provider aws are made", "spec.controlPlane.endpoint", "metadata.name"} {
+		if err := c.ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %q: %v", want, err)
+		}
+	}
+}

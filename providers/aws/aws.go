@@ -1,0 +1,185 @@
+// Package aws makes machines in EC2, and what lies around them: in goes a document whose provider is aws, out come
+// its hosts and its endpoint, and from there on the machines are like any others that are reached over SSH.
+//
+// What there is to be is a graph of resources (graph.go), each with what finds it, what makes it, and what
+// it needs. There is no file of state: everything is found by its tags, by its name, or by the id that the document has.
+//
+// The clients of the SDK must never become interfaces: a linker that sees one of them in an interface keeps all of
+// its methods, 800 of EC2 alone. So nothing that holds a client is printed, and the SDK's own pagers and waiters are not used.
+package aws
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	sdkconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// Tags of what is made. The first is on everything: whoever does not carry it is not ours.
+const (
+	clusterTag = "kubewright.dev/cluster" // the cluster's name
+	partTag    = "kubewright.dev/part"    // what it is in the cluster: control-plane-0, say
+	zonesTag   = "kubewright.dev/zones"   // of a VPC: those that were chosen for it
+	digestTag  = "kubewright.dev/digest"  // of what can't be compared otherwise
+)
+
+// Cloud is the part of an account and a region that is one cluster's.
+type Cloud struct {
+	c       *config.Cluster
+	aws     config.AWSProvider
+	name    string // of the cluster
+	region  string
+	account string
+	known   func() error // who calls: from then on account is set
+	dir     string       // of the cluster's key and of its hosts' keys
+	ec2     *ec2.Client
+	elb     *elb.Client
+	iam     *iam.Client
+	sts     *sts.Client
+	surplus []config.Node
+	vpc     string // its id, once it is found by who deletes
+
+	// Say tells a person what happens; nil: nobody wants to know.
+	Say func(format string, args ...any)
+	// Pause is between two looks at what takes its time, Patience how long something may take that gets no further.
+	Pause, Patience time.Duration
+}
+
+// New takes a document whose provider is aws, completes that part of it, and finds credentials and region as every tool of AWS does:
+// environment, profile, metadata service; also AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_EC2...
+func New(ctx context.Context, c *config.Cluster) (*Cloud, error) {
+	c.Spec.Provider.AWS.Default()
+	if c.Spec.Addons.CloudController.Name == "" {
+		c.Spec.Addons.CloudController.Name = "aws"
+	}
+	if err := c.ValidateAWS(); err != nil {
+		return nil, err
+	}
+	p := c.Spec.Provider.AWS
+	a := &Cloud{c: c, aws: p, name: c.Metadata.Name, Say: func(string, ...any) {}, Pause: 5 * time.Second, Patience: 10 * time.Minute}
+	options := []func(*sdkconfig.LoadOptions) error{sdkconfig.WithAppID("kubewright"), sdkconfig.WithLogger(logging.Nop{}), sdkconfig.WithRetryer(func() sdk.Retryer {
+		// Not the adaptive mode, which holds back all calls when one is throttled: it made a run of 150 calls, every 23rd of
+		// which was throttled, take twice as long.
+		return retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts, o.RateLimiter = 12, ratelimit.None // a quota of retries would end a run in which many small calls are throttled
+			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) sdk.Ternary {
+				if elsewhere(err) { // AWS says so with a status that looks like a failure of its own
+					return sdk.FalseTernary
+				}
+				return sdk.UnknownTernary
+			})}, o.Retryables...)
+		})
+	})}
+	if p.Region != "" {
+		options = append(options, sdkconfig.WithRegion(p.Region))
+	}
+	cfg, err := sdkconfig.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("AWS: %w", err)
+	}
+	if a.region = cfg.Region; a.region == "" {
+		return nil, errors.New("AWS: no region is known: write spec.provider.aws.region, or set AWS_REGION, or a region in your profile")
+	}
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		return nil, fmt.Errorf("AWS: no credentials: %w: set AWS_PROFILE, log in with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
+	}
+	if a.dir, err = dataDir(a.region, a.name); err != nil {
+		return nil, err
+	}
+	a.ec2, a.elb, a.iam, a.sts = ec2.NewFromConfig(cfg), elb.NewFromConfig(cfg), iam.NewFromConfig(cfg), sts.NewFromConfig(cfg)
+	a.known = sync.OnceValue(func() error { return a.identify(ctx) })
+	go a.known() // whoever wants to know waits for it
+	return a, nil
+}
+
+// identify finds out whose account it is: that which the document names, where it does.
+func (a *Cloud) identify(ctx context.Context) error {
+	out, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return fmt.Errorf("AWS: %w", explain(err))
+	}
+	a.account = sdk.ToString(out.Account)
+	if wanted := a.aws.Account; wanted != "" && a.account != wanted {
+		return fmt.Errorf("AWS: the credentials are of the account %s (%s), and spec.provider.aws.account is %s: choose others, with AWS_PROFILE, say", a.account, sdk.ToString(out.Arn), wanted)
+	}
+	return nil
+}
+
+// dataDir is where what belongs to a cluster in a region is kept on this machine.
+func dataDir(region, name string) (string, error) {
+	base := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(base) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(base, "kubewright", "aws", region, name), nil
+}
+
+// tags are those of one part.
+func (a *Cloud) tags(part string, more ...string) (all []ec2types.Tag) {
+	add := func(k, v string) { all = append(all, ec2types.Tag{Key: &k, Value: &v}) }
+	add("Name", a.name+"-"+part)
+	add(clusterTag, a.name)
+	add(partTag, part)
+	for i := 0; i+1 < len(more); i += 2 {
+		add(more[i], more[i+1])
+	}
+	for _, k := range sorted(a.aws.Tags) {
+		add(k, a.aws.Tags[k])
+	}
+	return all
+}
+
+// specified are tags for what is being made.
+func (a *Cloud) specified(t ec2types.ResourceType, part string, more ...string) []ec2types.TagSpecification {
+	return []ec2types.TagSpecification{{ResourceType: t, Tags: a.tags(part, more...)}}
+}
+
+// kubernetes is the tag by which cloud-controller-manager knows what is of its cluster.
+func (a *Cloud) kubernetes() (key, value string) { return "kubernetes.io/cluster/" + a.name, "owned" }
+
+func tagOf(tags []ec2types.Tag, key string) string {
+	for _, t := range tags {
+		if sdk.ToString(t.Key) == key {
+			return sdk.ToString(t.Value)
+		}
+	}
+	return ""
+}
+
+// named is a name for what has one beside its tags: kubewright-CLUSTER-part, cut to what AWS takes.
+func (a *Cloud) named(limit int, parts ...string) string {
+	s := strings.Join(append([]string{"kubewright", a.name}, parts...), "-")
+	if len(s) > limit {
+		s = s[:limit-9] + "-" + token(s)[:8]
+	}
+	return s
+}
+
+// token is the same for the same words: AWS makes a thing but once for it.
+func token(words ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,170 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// thing is something of the cluster that is there, and how it ends.
+type thing struct {
+	kind, id, name string
+	end            func(ctx context.Context) error
+	gone           bool // it ends by itself: it is waited for alone
+}
+
+func (t thing) String() string {
+	if t.name == "" {
+		return t.kind + " " + t.id
+	}
+	return fmt.Sprintf("%s %s (%s)", t.kind, t.name, t.id)
+}
+
+// Doomed lists what Delete would delete: all that carries the cluster's tags, that of its Services and volumes among it.
+func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
+	all, err := a.things(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Change
+	for _, t := range slices.Concat(all...) {
+		list = append(list, Change{"delete", t.kind, t.name, t.id})
+	}
+	return list, nil
+}
+
+// Delete deletes all of it, and the cluster's key here, and tells how many things those were. What something else
+// still uses is tried again, until there is nothing left or nothing has gone for as long as Patience; then the error lists what is left, and why.
+func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
+	began, wait := time.Now(), a.Pause/20
+	said, empty := map[string]bool{}, 0
+	enough := 2 // looks that find nothing: not every one may show at once what was made last
+	if _, err := os.Stat(a.busy()); err == nil {
+		enough = looks
+	}
+	for {
+		levels, err := a.things(ctx)
+		if err != nil {
+			return deleted, err
+		}
+		if len(slices.Concat(levels...)) == 0 {
+			if empty++; empty == enough {
+				return deleted, a.forgetKey()
+			}
+			if err := pause(ctx, wait); err != nil {
+				return deleted, err
+			}
+			continue
+		}
+		empty = 0
+		left := &left{why: map[string]error{}}
+		n := 0
+		for _, level := range levels {
+			n += a.end(ctx, level, left, said)
+			if left.fatal != nil || len(left.why) < len(level) && n > 0 || slices.ContainsFunc(level, func(t thing) bool { return t.gone }) {
+				break // what ends is waited for before what it stands on is tried
+			}
+		}
+		deleted += n
+		if left.fatal != nil {
+			return deleted, left.fatal
+		}
+		if err := ctx.Err(); err != nil {
+			return deleted, context.Cause(ctx)
+		}
+		if n > 0 {
+			began, wait = time.Now(), a.Pause/20
+			continue
+		}
+		if time.Since(began) > a.Patience {
+			return deleted, a.stays(ctx, levels, left)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return deleted, err
+		}
+		wait = min(wait*3/2, a.Pause)
+	}
+}
+
+// left is what could not be deleted in a round, and why.
+type left struct {
+	mu    sync.Mutex
+	why   map[string]error
+	fatal error
+}
+
+// end ends the things of a level at the same time, and tells how many it has.
+func (a *Cloud) end(ctx context.Context, level []thing, l *left, said map[string]bool) (ended int) {
+	var g errgroup.Group
+	g.SetLimit(20)
+	for _, t := range level {
+		if t.gone {
+			continue
+		}
+		g.Go(func() error {
+			err := t.end(ctx)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			switch {
+			case err == nil, missing(err):
+				if !said[t.String()] {
+					said[t.String()] = true
+					a.Say("delete %s", t)
+					ended++
+				}
+			case inUse(err):
+				l.why[t.String()] = err
+			case l.fatal == nil:
+				l.fatal = fmt.Errorf("AWS: delete %s: %w", t, explain(err))
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	return ended
+}
+
+// inUse are errors that pass when something else is gone.
+func inUse(err error) bool {
+	switch codeOf(err) {
+	case "DependencyViolation", "InvalidGroup.InUse", "VolumeInUse", "InvalidIPAddress.InUse", "ResourceInUse", "OperationNotPermitted", "DeleteConflict", "InvalidNetworkInterface.InUse", "InvalidParameterValue.InUse", "IncorrectState", "InvalidAddress.Locked", "CannotDelete":
+		return true
+	case "AuthFailure": // of an address: a NAT gateway has it yet
+		return strings.Contains(messageOf(err), "You do not have permission to access the specified resource")
+	}
+	return false
+}
+
+// stays says what could not be deleted, and what holds it.
+func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
+	var all []string
+	for _, t := range slices.Concat(levels...) {
+		why := "it does not end"
+		if err := l.why[t.String()]; err != nil {
+			why = messageOf(err)
+		}
+		all = append(all, fmt.Sprintf("%s: %s", t, why))
+	}
+	if held := a.strangers(ctx); len(held) > 0 {
+		all = append(all, "in the VPC, and not of the cluster: "+strings.Join(held, ", "))
+	}
+	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\nremove what is not the cluster's by hand, and run this again", a.Patience, strings.Join(all, "\n  "))
+}
+
+// forgetKey removes the key that was made for the cluster, and the keys of its machines.
+func (a *Cloud) forgetKey() error {
+	err := errors.Join(removeFile(a.knownHosts()), removeFile(filepath.Join(a.dir, "machines")), removeFile(a.busy()))
+	if a.aws.SSH.KeyName == "" {
+		err = errors.Join(err, removeFile(a.keyFile()))
+	}
+	os.Remove(a.dir) // if there is nothing else in it
+	return err
+}

@@ -1,0 +1,141 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/smithy-go"
+)
+
+// codeOf is what AWS calls an error; empty: it is none of AWS.
+func codeOf(err error) string {
+	var e smithy.APIError
+	if errors.As(err, &e) {
+		return e.ErrorCode()
+	}
+	return ""
+}
+
+func messageOf(err error) string {
+	var e smithy.APIError
+	if errors.As(err, &e) {
+		return e.ErrorMessage()
+	}
+	return err.Error()
+}
+
+// errUnseen is of something that is there, as AWS says, and of which it does not tell yet.
+var errUnseen = errors.New("it is there already, and is not seen")
+
+// profileUnseen is what EC2 says of an instance profile, or of its role, that IAM has and EC2 does not know of yet.
+var profileUnseen = regexp.MustCompile(`(?i)iam ?instance ?profile`)
+
+// missing tells of an error that something is not there; it may only not be there yet.
+func missing(err error) bool {
+	if errors.Is(err, errUnseen) {
+		return true
+	}
+	code := codeOf(err)
+	switch code {
+	case "NoSuchEntity", "InvalidSecurityGroup", "InvalidSubnet", "InvalidTarget": // of IAM, and of ELB, which asks EC2
+		return true
+	}
+	return strings.HasSuffix(code, "NotFound") || strings.HasSuffix(code, "NotFoundException") ||
+		code == "ValidationError" && strings.Contains(messageOf(err), "not found") || // of ELB, for a VPC
+		code == "InvalidParameterValue" && profileUnseen.MatchString(messageOf(err))
+}
+
+// settle does something to what was made a moment ago, and which not every part of AWS may know of yet.
+func (a *Cloud) settle(ctx context.Context, do func() error) error {
+	wait, end := a.Pause/20, time.Now().Add(2*time.Minute)
+	for {
+		err := do()
+		if !missing(err) || time.Now().After(end) {
+			return err
+		}
+		if e := pause(ctx, wait); e != nil {
+			return e
+		}
+		wait = min(wait*3/2, a.Pause)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// until looks until something is so. What it waits for, AWS tells by no event.
+func (a *Cloud) until(ctx context.Context, limit time.Duration, so func() (bool, string, error)) error {
+	wait, end := a.Pause/20, time.Now().Add(limit)
+	for {
+		ok, state, err := so()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("it is %s after %s: look at it in the console, and run this again", state, limit)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(wait*3/2, a.Pause)
+	}
+}
+
+// elsewhere tells of errors after which another zone is worth a try.
+func elsewhere(err error) bool {
+	switch codeOf(err) {
+	case "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientReservedInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported", "UnsupportedOperation", "SpotMaxPriceTooLow":
+		return true
+	}
+	return false
+}
+
+// explain adds to an error of AWS what to do next.
+func explain(err error) error {
+	code := codeOf(err)
+	next := ""
+	switch {
+	case err == nil, code == "":
+		return err
+	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
+		next = "the credentials have expired: get new ones (`aws sso login`, say), and run this again: it goes on where it was"
+	case code == "AuthFailure", code == "InvalidClientTokenId", code == "UnrecognizedClientException", code == "SignatureDoesNotMatch", code == "IncompleteSignature", code == "MissingAuthenticationToken":
+		next = "AWS does not take the credentials: look at AWS_PROFILE and AWS_ACCESS_KEY_ID, at the clock, and whether the region is enabled for the account"
+	case code == "UnauthorizedOperation", code == "AccessDenied", code == "AccessDeniedException":
+		next = "the credentials lack a permission: docs/aws.md lists those that are needed"
+	case code == "OptInRequired", code == "PendingVerification":
+		next = "the account may not do so yet: finish its registration with AWS"
+	case strings.HasSuffix(code, "LimitExceeded"), strings.HasPrefix(code, "TooMany"), code == "LimitExceededException", code == "ResourceCountExceeded", code == "InstanceLimitExceeded":
+		next = "a quota of the account is used up: ask for more under Service Quotas in the console, or remove what is no longer needed, and run this again"
+	case code == "DependencyViolation":
+		next = "something else still uses it"
+	case code == "InvalidAMIID.NotFound", code == "InvalidAMIID.Malformed":
+		next = "images differ from region to region: name one of this region, or leave image out"
+	case code == "IdempotentParameterMismatch":
+		next = "another run has asked for the same thing with other settings a moment ago: run this again in a minute"
+	default:
+		return err
+	}
+	return &APIError{Code: code, Next: next, Err: err}
+}
+
+// APIError is an error of AWS of which is known what to do next.
+type APIError struct {
+	Code, Next string
+	Err        error
+}
+
+func (e *APIError) Error() string { return fmt.Sprintf("%s: %s: %s", e.Code, messageOf(e.Err), e.Next) }
+func (e *APIError) Unwrap() error { return e.Err }

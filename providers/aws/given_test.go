@@ -1,0 +1,138 @@
+package aws
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+
+	"github.com/kubewright/kubewright/e2e/cloud"
+)
+
+// What a document names by id is used, and is as it was when the cluster is gone.
+func TestWhatIsThereIsUsedAndLeft(t *testing.T) {
+	s := start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("172.20.0.0/16")})
+	must(err)
+	id := *vpc.Vpc.VpcId
+	var subnets []string
+	must(a.settle(ctx, func() error {
+		gateway, err := a.ec2.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{})
+		if err == nil {
+			_, err = a.ec2.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{VpcId: &id, InternetGatewayId: gateway.InternetGateway.InternetGatewayId})
+		}
+		return err
+	}))
+	for i, zone := range []string{"eu-west-1a", "eu-west-1b", "eu-west-1a", "eu-west-1b"} {
+		must(a.settle(ctx, func() error {
+			out, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &id, AvailabilityZone: &zone, CidrBlock: sdk.String(fmt.Sprintf("172.20.%d.0/24", i))})
+			if err == nil {
+				subnets = append(subnets, *out.Subnet.SubnetId)
+			}
+			return err
+		}))
+	}
+	before := s.Resources()
+	text := fmt.Sprintf("network: {vpc: %s, subnets: [%s, %s], publicSubnets: [%s, %s]}\nssh: {bastion: t4g.nano}\nloadBalancer: {scheme: internal}\ncontrolPlane: {count: 3}\npools: [{name: w, count: 1, zones: [eu-west-1b]}]",
+		id, subnets[0], subnets[1], subnets[2], subnets[3])
+	d := parse(t, text)
+	_, err = connect(t, d).Create(ctx)
+	must(err)
+	if len(d.Spec.Hosts) != 4 || !strings.Contains(d.Spec.Hosts[3].ProviderID, "/eu-west-1b/") || d.Spec.Hosts[3].SSH.ProxyJump == "" {
+		t.Errorf("%+v", d.Spec.Hosts)
+	}
+	if changes, err := connect(t, parse(t, text)).Plan(ctx); err != nil || len(changes) > 0 {
+		t.Errorf("again: %v, %v", changes, err)
+	}
+	for _, r := range s.Resources() {
+		if f := strings.Fields(r); slices.Contains([]string{"vpc", "subnet", "internet-gateway", "natgateway", "route-table"}, f[0]) && !slices.Contains(before, r) {
+			t.Errorf("it has made %s", r)
+		}
+	}
+	_, err = connect(t, parse(t, text)).Delete(ctx)
+	must(err)
+	if after := s.Resources(); !slices.Equal(before, after) {
+		t.Errorf("there was %s\nthere is %s", before, after)
+	}
+	_, err = connect(t, parse(t, strings.Replace(text, subnets[1], "subnet-0123456789abcdef0", 1))).Plan(ctx)
+	wants(t, err, "subnet-0123456789abcdef0")
+}
+
+// A balancer, group or key pair of the cluster's names that does not carry its tags is somebody else's.
+func TestWhatHasOurNameAndNotOurTagIsRefused(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	if _, err := a.ec2.CreateKeyPair(ctx, &ec2.CreateKeyPairInput{KeyName: sdk.String(a.named(255, "key"))}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := a.Create(ctx)
+	wants(t, err, "key pair kubewright-prod-key without the tag kubewright.dev/cluster=prod", "left alone")
+	if _, err := a.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	if out, err := a.ec2.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{}); err != nil || len(out.KeyPairs) != 1 {
+		t.Errorf("it is gone: %v", err)
+	}
+}
+
+func TestABalancerThatIsNotOursIsRefused(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("172.20.0.0/16")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.elb.CreateTargetGroup(ctx, &elb.CreateTargetGroupInput{Name: sdk.String(a.balancerName()), Protocol: elbtypes.ProtocolEnumTcp, Port: sdk.Int32(80), VpcId: vpc.Vpc.VpcId}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Create(ctx)
+	wants(t, err, "target group prod-api without the tag kubewright.dev/cluster=prod")
+}
+
+// What somebody else has put into the cluster's VPC keeps that, and is named; when it is gone, the rest goes.
+func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
+	s := start(t, cloud.Options{Delay: 20 * time.Millisecond})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	if _, err := a.Create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	subnets, err := a.look(ctx).subnets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{canonical}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := a.ec2.RunInstances(ctx, &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: subnets[0].SubnetId, ImageId: images.Images[0].ImageId, InstanceType: "t3.micro"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := *out.Instances[0].InstanceId
+	a.Patience = 200 * time.Millisecond
+	_, err = a.Delete(ctx)
+	wants(t, err, "this is left", "subnet "+tagOf(subnets[0].Tags, partTag), "vpc vpc", "not of the cluster", "instance "+theirs)
+	if _, err := a.terminate(ctx, theirs); err != nil {
+		t.Fatal(err)
+	}
+	a.Patience = 5 * time.Second
+	if _, err := a.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, r := range s.Resources() {
+		t.Errorf("left: %s", r)
+	}
+}

@@ -1,0 +1,276 @@
+package aws
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// infrastructure are all resources that nothing else needs; what they need comes with them.
+func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error) {
+	w, err := a.network(ctx, l)
+	if err != nil {
+		if e := a.known(); e != nil { // which says more
+			err = e
+		}
+		return nil, err
+	}
+	if err := a.known(); err != nil {
+		return nil, err
+	}
+	groups, roots := a.groups(l, w)
+	roots = append(roots, w.roots...)
+	key := a.key(ctx, l)
+	pools, err := a.pools(ctx, l, w, groups)
+	if err != nil {
+		return nil, err
+	}
+	var planes, others []*resource
+	for i, p := range pools {
+		if p.profile != nil && p.InstanceProfile == "" {
+			roots = append(roots, p.profile)
+		}
+		made := a.launch(ctx, l, p, key)
+		if i == 0 {
+			planes = made
+		} else {
+			others = append(others, made...)
+		}
+	}
+	running := a.running(ctx, l, "control planes", planes)
+	roots = append(roots, running)
+	if len(others) > 0 {
+		roots = append(roots, a.running(ctx, l, "other machines", others))
+	}
+	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), nil
+}
+
+// pools are all machines that there are to be: control planes, workers, the bastion.
+func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[string]*resource) ([]pool, error) {
+	planes := pool{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}, groups: []*resource{groups[nodesGroup], groups[controlPlaneGroup]}, subnets: w.nodes,
+		profile: a.profile(ctx, l, planesPool, a.aws.ControlPlane.InstanceProfile)}
+	all := []pool{planes}
+	for _, p := range a.aws.Pools {
+		in := w.nodes
+		if len(p.Zones) > 0 {
+			in = nil
+			for i, z := range w.zones {
+				if slices.Contains(p.Zones, z) {
+					in = append(in, w.nodes[i])
+				}
+			}
+			if len(in) < len(p.Zones) {
+				return nil, fmt.Errorf("AWS: the pool %s is to be in %s, and the network is in %s: choose zones of the network", p.Name, strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
+			}
+		}
+		workers := pool{AWSPool: p, groups: []*resource{groups[nodesGroup]}, subnets: in}
+		if p.InstanceProfile != "" {
+			workers.profile = a.givenProfile(ctx, p.InstanceProfile)
+		}
+		all = append(all, workers)
+	}
+	if a.hasBastion() {
+		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}},
+			groups: []*resource{groups[bastionGroup]}, subnets: w.public})
+	}
+	return all, nil
+}
+
+// Plan tells what Create would do, and which machines would have to leave the cluster first.
+func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
+	l := a.look(ctx)
+	a.ahead(l)
+	roots, err := a.infrastructure(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{plan: true}
+	changes, err := w.run(ctx, roots)
+	if err != nil {
+		return nil, err
+	}
+	all, err := l.instances()
+	for _, i := range a.extra(all) {
+		changes = append(changes, Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId})
+	}
+	return changes, err
+}
+
+// Create makes what is missing, mends what has changed, and gives the document its hosts and its endpoint. Machines that are no longer wished for
+// stay: see [Cloud.Surplus].
+func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
+	if err := a.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	l := a.look(ctx)
+	a.ahead(l)
+	roots, err := a.infrastructure(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{say: a.Say, settle: a.settle, first: func() error { return touch(a.busy()) }}
+	changes, err := w.run(ctx, roots)
+	if err != nil {
+		return changes, err
+	}
+	if err := removeFile(a.busy()); err != nil {
+		return changes, err
+	}
+	if len(changes) > 0 {
+		l = a.look(ctx)
+	}
+	return changes, a.hand(l)
+}
+
+// Hosts gives the document the machines that are there, and its endpoint; none: nothing is made yet.
+func (a *Cloud) Hosts(ctx context.Context) error {
+	return a.hand(a.look(ctx))
+}
+
+// Surplus are nodes of machines that the document no longer wishes for.
+func (a *Cloud) Surplus() []config.Node { return a.surplus }
+
+// Shrink ends the machines that are not wished for. They have left the cluster.
+func (a *Cloud) Shrink(ctx context.Context) (changes []Change, err error) {
+	all, err := a.look(ctx).instances()
+	if err != nil {
+		return nil, explain(err)
+	}
+	var ids []string
+	for _, i := range a.extra(all) {
+		c := Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
+		a.Say("%s", c)
+		changes, ids = append(changes, c), append(ids, *i.InstanceId)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	_, err = a.terminate(ctx, ids...)
+	return changes, explain(err)
+}
+
+func (a *Cloud) terminate(ctx context.Context, ids ...string) (*ec2.TerminateInstancesOutput, error) {
+	return a.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
+}
+
+// hand completes the document from what there is.
+func (a *Cloud) hand(l *look) error {
+	go l.balancer()
+	go l.instances()
+	go l.vpcs() // by which the load balancer is known to be ours
+	if err := a.known(); err != nil {
+		return err
+	}
+	all, err := l.instances()
+	if err != nil {
+		return explain(err)
+	}
+	b, err := l.balancer()
+	if err != nil {
+		return explain(err)
+	}
+	if b != nil {
+		a.c.Spec.ControlPlane.Endpoint = net.JoinHostPort(sdk.ToString(b.DNSName), strconv.Itoa(int(a.port())))
+	}
+	a.c.Spec.Hosts, a.surplus = nil, nil
+	jump := a.aws.SSH.ProxyJump
+	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
+		return err
+	} else if i != nil && a.hasBastion() {
+		jump = bastionUser + "@" + sdk.ToString(i.PublicIpAddress)
+	}
+	for _, p := range a.nodePools() {
+		for _, name := range p.parts() {
+			i, err := part(l.instances, ofInstance, name)
+			if err != nil {
+				return err
+			}
+			if i != nil {
+				a.c.Spec.Hosts = append(a.c.Spec.Hosts, a.node(p, *i, jump))
+			}
+		}
+	}
+	for _, i := range a.extra(all) {
+		p := config.AWSPool{Name: poolOf(i)}
+		a.surplus = append(a.surplus, a.node(pool{AWSPool: p}, i, jump))
+	}
+	if err := a.forgetHostKeys(all); err != nil {
+		return err
+	}
+	if _, err := os.Stat(a.keyFile()); err != nil && len(a.c.Spec.Hosts) > 0 && a.aws.SSH.KeyName == "" {
+		return a.keyLost()
+	}
+	return nil
+}
+
+// nodePools are those of which nodes are made, the control planes first.
+func (a *Cloud) nodePools() []pool {
+	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}}}
+	for _, p := range a.aws.Pools {
+		all = append(all, pool{AWSPool: p})
+	}
+	return all
+}
+
+// extra are machines of the cluster that are alive and not wished for.
+func (a *Cloud) extra(all []ec2types.Instance) (extra []ec2types.Instance) {
+	var parts []string
+	for _, p := range a.nodePools() {
+		parts = append(parts, p.parts()...)
+	}
+	for _, i := range all {
+		_, tags, alive := ofInstance(i)
+		if name := tagOf(tags, partTag); alive && name != bastionPart && !slices.Contains(parts, name) {
+			extra = append(extra, i)
+		}
+	}
+	slices.SortFunc(extra, func(x, y ec2types.Instance) int {
+		return strings.Compare(tagOf(x.Tags, partTag), tagOf(y.Tags, partTag))
+	})
+	return extra
+}
+
+// poolOf cuts the number off a machine's part.
+func poolOf(i ec2types.Instance) string {
+	name := tagOf(i.Tags, partTag)
+	return name[:max(0, strings.LastIndex(name, "-"))]
+}
+
+// PoolLabel names a node's pool.
+const PoolLabel = "kubewright.dev/pool"
+
+// node is a machine as the other providers know it.
+func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
+	ip := sdk.ToString(i.PrivateIpAddress)
+	n := config.Node{Name: cmp.Or(sdk.ToString(i.PrivateDnsName), "ip-"+strings.ReplaceAll(ip, ".", "-")+"."+a.region+".compute.internal"), Address: ip, Roles: []config.Role{config.WorkerRole}, Taints: p.Taints,
+		ProviderID: "aws:///" + sdk.ToString(i.Placement.AvailabilityZone) + "/" + *i.InstanceId}
+	n.Labels = map[string]string{PoolLabel: p.Name}
+	if p.Name == planesPool {
+		n.Roles = []config.Role{config.ControlPlaneRole}
+		if !slices.ContainsFunc(a.aws.Pools, func(p config.AWSPool) bool { return p.Count > 0 }) {
+			n.Roles = append(n.Roles, config.WorkerRole) // pods have to be somewhere
+		}
+	}
+	maps.Copy(n.Labels, p.Labels)
+	n.SSH = &config.SSH{Address: ip, User: a.aws.SSH.User, IdentityFile: a.keyFile(), ProxyJump: jump}
+	if public := sdk.ToString(i.PublicIpAddress); public != "" && jump == "" {
+		n.SSH.Address = public
+	}
+	return n
+}
+
+// Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.
+func (a *Cloud) Identity() string   { return a.keyFile() }
+func (a *Cloud) KnownHosts() string { return a.knownHosts() }

@@ -1,0 +1,192 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+const (
+	planesPool  = "control-plane"
+	bastionPart = "bastion"
+	bastionUser = "ubuntu"       // of its image, which is Canonical's always
+	hopLimit    = 1              // to the metadata, the role's credentials among them: none but pods on the host's network get there
+	canonical   = "099720109477" // the account of Ubuntu's images
+)
+
+// pool are machines that are alike: control planes, workers, or the bastion.
+type pool struct {
+	config.AWSPool
+	groups  []*resource // of security
+	subnets []*resource
+	profile *resource // nil: none
+}
+
+// machines is how many nodes there are to be.
+func (a *Cloud) machines() (n int) {
+	for _, p := range a.nodePools() {
+		n += p.Count
+	}
+	return n
+}
+
+func (p pool) parts() (all []string) {
+	if p.Name == bastionPart {
+		return []string{bastionPart}
+	}
+	for i := range p.Count {
+		all = append(all, fmt.Sprintf("%s-%d", p.Name, i))
+	}
+	return all
+}
+
+// launch is a pool's launch template and its instances.
+func (a *Cloud) launch(ctx context.Context, l *look, p pool, key *resource) (instances []*resource) {
+	image := a.image(ctx, l, p)
+	template := a.template(ctx, l, p, key, image)
+	for i, name := range p.parts() {
+		instances = append(instances, a.instance(l, p, []*resource{template, image, key}, name, i))
+	}
+	return instances
+}
+
+// instance is one machine. It is in the subnet whose turn it is, or in the next one that has room for it.
+// What it is launched with comes first in what: its template, and what that needs itself, so that it is looked at early.
+func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn int) *resource {
+	r := &resource{kind: "instance", name: name, detail: p.describe() + ", in " + p.subnets[turn%len(p.subnets)].name, needs: slices.Concat(what, p.subnets)}
+	if p.profile != nil {
+		r.needs = append(r.needs, p.profile)
+	}
+	routed := p.Name == bastionPart || !a.unencapsulated()
+	r.find = func() (string, []string, error) {
+		i, err := part(l.instances, ofInstance, name)
+		if i == nil || err != nil {
+			return "", nil, err
+		}
+		var lacks []string
+		if i.State.Name == ec2types.InstanceStateNameStopped || i.State.Name == ec2types.InstanceStateNameStopping {
+			lacks = append(lacks, "started")
+		}
+		if !routed && sdk.ToBool(i.SourceDestCheck) {
+			lacks = append(lacks, "packets of pods")
+		}
+		return *i.InstanceId, lacks, nil
+	}
+	r.create = func(ctx context.Context) (string, error) { return a.runInstance(ctx, l, p, what[0], name, turn) }
+	if !routed {
+		r.steps = []step{{name: "packets of pods", do: func(ctx context.Context) error {
+			_, err := a.ec2.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{InstanceId: &r.id, SourceDestCheck: &ec2types.AttributeBooleanValue{Value: sdk.Bool(false)}})
+			return err
+		}}}
+	}
+	r.mends = []step{{name: "started", do: func(ctx context.Context) error {
+		return a.until(ctx, 5*time.Minute, func() (bool, string, error) {
+			_, err := a.ec2.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{r.id}})
+			if codeOf(err) == "IncorrectInstanceState" {
+				return false, "stopping", nil
+			}
+			return err == nil, "", err
+		})
+	}}}
+	return r
+}
+
+func (a *Cloud) runInstance(ctx context.Context, l *look, p pool, template *resource, name string, turn int) (string, error) {
+	all, err := l.instances()
+	if err != nil {
+		return "", err
+	}
+	var before []string // machines of this name that are no more: for the same token AWS would give us them again
+	for _, i := range all {
+		if tagOf(i.Tags, partTag) == name {
+			before = append(before, *i.InstanceId)
+		}
+	}
+	slices.Sort(before)
+	key, value := a.kubernetes()
+	var full []error
+	for n := range p.subnets {
+		subnet := p.subnets[(turn+n)%len(p.subnets)]
+		for {
+			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
+				ClientToken: sdk.String(token(append([]string{template.id, subnet.id, name}, before...)...))}
+			more := []string{}
+			if p.Name != bastionPart {
+				more = append(more, key, value)
+			}
+			in.TagSpecifications = append(a.specified(ec2types.ResourceTypeInstance, name, more...), a.specified(ec2types.ResourceTypeVolume, name)...)
+			out, err := a.ec2.RunInstances(ctx, in)
+			if elsewhere(err) {
+				a.Say("%s: no room in %s: %s", name, subnet.name, messageOf(err))
+				full = append(full, fmt.Errorf("%s: %w", subnet.name, err))
+				break
+			}
+			if err != nil {
+				return "", err
+			}
+			i := out.Instances[0]
+			if _, _, alive := ofInstance(i); alive || i.State == nil {
+				return *i.InstanceId, nil
+			}
+			before = append(before, *i.InstanceId)
+		}
+	}
+	return "", fmt.Errorf("no zone has room for %s: %w: choose another instanceType, or other zones, or try again later; what was made is kept, and the next run goes on there", p.InstanceType, errors.Join(full...))
+}
+
+// running waits until machines are. Those that are found running are not waited for.
+func (a *Cloud) running(ctx context.Context, l *look, name string, machines []*resource) *resource {
+	r := &resource{name: name, after: machines}
+	r.find = func() (string, []string, error) {
+		for _, m := range machines {
+			i, err := part(l.instances, ofInstance, m.name)
+			if err != nil {
+				return "", nil, err
+			}
+			if i == nil || i.State.Name != ec2types.InstanceStateNameRunning {
+				return "", nil, nil
+			}
+		}
+		return name, nil, nil
+	}
+	r.create = func(ctx context.Context) (string, error) {
+		return name, a.until(ctx, 10*time.Minute, func() (bool, string, error) { return a.allRunning(ctx, machines) })
+	}
+	return r
+}
+
+func (a *Cloud) allRunning(ctx context.Context, machines []*resource) (bool, string, error) {
+	var ids []string
+	for _, m := range machines {
+		ids = append(ids, m.id)
+	}
+	all, err := pages(a.describeInstances(ctx, ec2.DescribeInstancesInput{InstanceIds: ids}))
+	if missing(err) || err == nil && len(all) < len(ids) {
+		return false, "not there yet", nil
+	}
+	if err != nil {
+		return false, "", err
+	}
+	for _, i := range all {
+		switch name := tagOf(i.Tags, partTag); i.State.Name {
+		case ec2types.InstanceStateNameRunning:
+		case ec2types.InstanceStateNamePending, ec2types.InstanceStateNameStopped, ec2types.InstanceStateNameStopping:
+			return false, string(i.State.Name), nil
+		default:
+			why := ""
+			if i.StateReason != nil {
+				why = sdk.ToString(i.StateReason.Message)
+			}
+			return false, "", fmt.Errorf("%s (%s) is %s: %s: run this again, and another is made", *i.InstanceId, name, i.State.Name, why)
+		}
+	}
+	return true, "", nil
+}

@@ -1,0 +1,61 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// busy is a file that is there while something is being made. It holds nothing: where it is left, a run was cut short.
+func (a *Cloud) busy() string { return filepath.Join(a.dir, "busy") }
+
+func touch(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Looks at what a run that was cut short may have made, until AWS is taken to tell of all of it.
+const looks = 4
+
+// catchUp gives AWS time to tell of what a run made that was cut short. A VPC, an internet gateway and an address are made without a token,
+// so that one that is not seen would be made again.
+func (a *Cloud) catchUp(ctx context.Context) error {
+	if _, err := os.Stat(a.busy()); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	a.Say("the last run was cut short: looking at what it has made")
+	for i := range looks {
+		if i > 0 {
+			if err := pause(ctx, a.Pause/2); err != nil {
+				return err
+			}
+		}
+		l := a.look(ctx)
+		var g errgroup.Group
+		g.Go(func() error { _, err := l.vpcs(); return err })
+		g.Go(func() error { _, err := l.gateways(); return err })
+		g.Go(func() error { _, err := l.addresses(); return err })
+		if err := g.Wait(); err != nil {
+			return explain(err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,301 @@
+package providers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/kind/pkg/cluster"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/host/container"
+	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/reach"
+)
+
+// Kind makes machines of containers, with kind's own library: its commands find and remove them.
+type Kind struct {
+	Engine container.Engine
+	Say    func(format string, args ...any) // to the user, of what takes long; nil: nothing
+	// Impatient: machines that boot are not waited for; what still works in them can be asked.
+	Impatient bool
+	lib       *cluster.Provider
+	// settling is how long an engine may take to list a container that it has begun with.
+	settling time.Duration
+}
+
+// What kind labels its containers with.
+const (
+	clusterLabel = "io.x-k8s.kind.cluster"
+	roleLabel    = "io.x-k8s.kind.role"
+)
+
+// mark is a file in the first control plane of each cluster that kubewright made: kind adds no labels for us.
+const mark = "/kind/kubewright.json"
+
+// marked is what it says.
+type marked struct {
+	Expires time.Time `json:"expires,omitzero"`
+	Cluster string    `json:"cluster"` // the document
+}
+
+// NewKind finds the engine that runs containers here.
+func NewKind(ctx context.Context) (*Kind, error) {
+	e, err := container.Detect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	of := map[container.Engine]cluster.ProviderOption{"docker": cluster.ProviderWithDocker(), "podman": cluster.ProviderWithPodman(), "nerdctl": cluster.ProviderWithNerdctl("")}
+	return &Kind{Engine: e, Say: func(string, ...any) {}, lib: cluster.NewProvider(of[e]), settling: 5 * time.Second}, nil
+}
+
+func (k *Kind) containers(ctx context.Context, name string) ([]container.Container, error) {
+	return k.Engine.Containers(ctx, clusterLabel+"="+name)
+}
+
+// Create makes the containers, if there are none of that name, which end at a time if it is not zero. It returns
+// once they run; kind's library has ended when finish returns, with what it says, whatever has become of ctx. What it made it
+// made even if it fails: see Delete. Containers of before, and those that somebody else makes meanwhile, are never touched.
+func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time) (made bool, finish func() error, err error) {
+	finish = func() error { return nil }
+	have, err := k.containers(ctx, c.Metadata.Name)
+	if err != nil {
+		return false, finish, err
+	}
+	if len(have) > 0 {
+		return false, finish, k.keep(ctx, c, have, expires)
+	}
+	w := wish(c)
+	for _, n := range w.Nodes {
+		if err := k.bring(ctx, n.Image); err != nil {
+			return false, finish, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return false, finish, context.Cause(ctx)
+	}
+	ended, failed := make(chan struct{}), error(nil)
+	go func() {
+		defer close(ended)
+		failed = within(context.WithoutCancel(ctx), 5*time.Minute, "make the containers", func() error {
+			return k.lib.Create(c.Metadata.Name, cluster.CreateWithV1Alpha4Config(w), cluster.CreateWithStopBeforeSettingUpKubernetes(true), cluster.CreateWithRetain(true))
+		})
+	}()
+	// kind's library hears of no context: what it has begun is waited for, so that it makes nothing behind our back.
+	finish = sync.OnceValue(func() error {
+		stop := context.AfterFunc(ctx, func() { k.Say("waiting until kind has ended what it began") })
+		defer stop()
+		<-ended
+		if failed != nil && !taken(failed) {
+			k.settle(context.WithoutCancel(ctx), c)
+		}
+		return failed
+	})
+	// kind has more to do than that, which nobody waits for: but with patches it restarts the runtime.
+	if patches := len(w.ContainerdConfigPatches) + len(w.ContainerdConfigPatchesJSON6902); patches > 0 || !k.run(ctx, c, ended) {
+		err := finish()
+		if ctx.Err() != nil { // Ctrl-C ends kind's commands, too, and they say so
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return !taken(failed), finish, err
+		}
+	}
+	return true, finish, k.sign(ctx, c, marked{Expires: expires})
+}
+
+// run tells when all containers run; not if kind's library ends before.
+func (k *Kind) run(ctx context.Context, c *config.Cluster, ended <-chan struct{}) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ended:
+			return false
+		case <-time.After(200 * time.Millisecond): // engines tell of containers in ways of their own
+		}
+		select {
+		case <-ended: // and what runs is perhaps somebody else's
+			return false
+		default:
+		}
+		if n, err := k.Engine.Running(ctx, clusterLabel+"="+c.Metadata.Name); err == nil && n == len(c.Spec.Hosts) {
+			return true
+		}
+	}
+}
+
+// settle waits until what kind has begun is seen: it returns with the first error, while others of its
+// commands run, and a container that came later would stay.
+func (k *Kind) settle(ctx context.Context, c *config.Cluster) {
+	ctx, cancel := context.WithTimeout(ctx, k.settling)
+	defer cancel()
+	for ctx.Err() == nil {
+		have, err := k.containers(ctx, c.Metadata.Name)
+		if err == nil && len(have) >= len(c.Spec.Hosts) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// bring pulls an image that is not here: kind would do so four times, and hear of no Ctrl-C.
+func (k *Kind) bring(ctx context.Context, image string) error {
+	if k.Engine.Has(ctx, image) {
+		return nil
+	}
+	k.Say("pulling the image %s", image)
+	if _, err := k.Engine.Do(ctx, "pull", "--quiet", image); err != nil {
+		return fmt.Errorf("the image %s is not here, and could not be pulled: %w: build one with `kubewright build node-image`, load it with `%s load`, or name another with --image", image, err, k.Engine)
+	}
+	return nil
+}
+
+// Document is that of a cluster that is there, which it was made of.
+func (k *Kind) Document(ctx context.Context, name string) (*config.Cluster, error) {
+	have, err := k.containers(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if have == nil {
+		return nil, fmt.Errorf("there is no cluster %s of containers here: `kind get clusters` lists them, and `kubewright up --provider kind --name %s` makes it", name, name)
+	}
+	for _, c := range have {
+		if c.Labels[roleLabel] != "control-plane" {
+			continue
+		}
+		if m, err := k.marked(ctx, c.Name); err == nil {
+			return config.Parse([]byte(m.Cluster))
+		}
+	}
+	return nil, fmt.Errorf("the cluster %s was made by kind, not by kubewright, which knows nothing of it: `kubewright verify --context kind-%s` needs a kubeconfig alone", name, name)
+}
+
+// Machines are the containers of a cluster, once they have booted.
+func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machine, error) {
+	have, err := k.containers(ctx, c.Metadata.Name)
+	if err != nil {
+		return nil, err
+	}
+	machines := make([]*phases.Machine, len(c.Spec.Hosts))
+	var g errgroup.Group
+	for i, n := range c.Spec.Hosts {
+		m := &phases.Machine{Node: n}
+		machines[i] = m
+		g.Go(func() error {
+			j := slices.IndexFunc(have, func(h container.Container) bool { return h.Name == n.Name })
+			if j < 0 {
+				m.Err = fmt.Errorf("there is no such container: make the cluster with `kubewright up --provider kind --name %s`", c.Metadata.Name)
+			} else {
+				m.Host, m.Err = k.open(ctx, have[j])
+			}
+			if m.Err != nil {
+				m.Err = &host.UnreachableError{Err: fmt.Errorf("%s: %w", n.Name, m.Err)}
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	return machines, nil
+}
+
+func (k *Kind) open(ctx context.Context, c container.Container) (host.Host, error) {
+	if !c.Running || len(c.Addresses) == 0 {
+		return nil, fmt.Errorf("its container does not run: start it with `%s start %s`", k.Engine, c.Name)
+	}
+	h := host.NewRemote(container.New(k.Engine, c.Name, c.Addresses, container.Relayed(reach.NewRelay)))
+	var g errgroup.Group
+	if !k.Impatient {
+		g.Go(func() error { return k.Engine.Booted(ctx, c.Name, h) })
+	}
+	g.Go(func() error { h.Stat(ctx, "/"); return nil }) // shells start while it boots
+	g.Go(func() error { h.Digest(ctx, "/kind/version"); return nil })
+	if err := g.Wait(); err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Consoles writes into a folder here what the engine knows of the containers of a cluster, and what they have printed.
+func (k *Kind) Consoles(ctx context.Context, name, dir string) error {
+	have, err := k.containers(ctx, name)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	for _, c := range have {
+		g.Go(func() error {
+			to := filepath.Join(dir, c.Name)
+			if err := os.MkdirAll(to, 0o755); err != nil {
+				return err
+			}
+			console, err := k.Engine.Console(ctx, c.Name, 0)
+			// Not its environment: a proxy's password may stand there.
+			described, descErr := k.Engine.Do(ctx, "inspect", "--format", "{{json .State}}\n{{json .NetworkSettings}}\n{{json .Mounts}}\n{{json .HostConfig}}", c.Name)
+			return errors.Join(err, descErr, os.WriteFile(filepath.Join(to, "console.log"), console, 0o644), os.WriteFile(filepath.Join(to, "container.jsonl"), []byte(described), 0o644))
+		})
+	}
+	return g.Wait()
+}
+
+// Export puts a cluster into a kubeconfig, as kind does: under the name kind-NAME.
+func (k *Kind) Export(ctx context.Context, name, kubeconfig string) error {
+	return within(ctx, time.Minute, "write the kubeconfig", func() error { return k.lib.ExportKubeConfig(name, kubeconfig, false) })
+}
+
+// Delete removes the containers of a cluster, and takes it out of a kubeconfig, unless that is "none". It
+// returns how many containers there were.
+func (k *Kind) Delete(ctx context.Context, name, kubeconfig string) (removed int, err error) {
+	for tries := 0; ; tries++ { // a container that was being made when we looked comes after the others
+		have, listErr := k.Engine.Names(ctx, clusterLabel+"="+name)
+		if listErr != nil {
+			return removed, listErr
+		}
+		if tries == 3 && len(have) > 0 && err == nil {
+			all := strings.Join(have, " ")
+			err = fmt.Errorf("the engine says that they were removed, and %s are still there: see its log, and try `%s rm --force --volumes %s`", all, k.Engine, all)
+		}
+		if tries == 3 || len(have) == 0 && (tries > 0 || kubeconfig == "none") {
+			return removed, err
+		}
+		removed = max(removed, len(have))
+		if kubeconfig == "none" {
+			err = k.Engine.Remove(ctx, have...)
+			continue
+		}
+		err = within(ctx, 3*time.Minute, "remove the cluster", func() error { return k.lib.Delete(name, kubeconfig) })
+	}
+}
+
+func names(all []container.Container) (names []string) {
+	for _, c := range all {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// Expired are the clusters whose time is over. One that kubewright did not make has none.
+func (k *Kind) Expired(ctx context.Context, now time.Time) (names []string, err error) {
+	all, err := k.Engine.Containers(ctx, clusterLabel)
+	for _, c := range all {
+		if c.Labels[roleLabel] != "control-plane" {
+			continue
+		}
+		if m, err := k.marked(ctx, c.Name); err == nil && !m.Expires.IsZero() && m.Expires.Before(now) {
+			names = append(names, c.Labels[clusterLabel])
+		}
+	}
+	return names, errors.Join(err, ctx.Err())
+}
