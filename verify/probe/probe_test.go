@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -61,6 +64,25 @@ func TestStatesAreSet(t *testing.T) {
 	}
 	if !s.no["ready"] || s.no["started"] {
 		t.Errorf("got %v", s.no)
+	}
+}
+
+// What runs in the pod may be told before it listens.
+func TestSetWaitsForServe(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	told, served := make(chan error, 1), make(chan error, 1)
+	go func() { told <- set(ctx, Streams{}, "ready=no") }()
+	time.Sleep(300 * time.Millisecond) // so that set is refused first, mostly
+	go func() { served <- serve(ctx, Streams{Out: io.Discard}, "") }()
+	if err := <-told; err != nil {
+		t.Error(err)
+	}
+	if answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/is/ready", Port)); err != nil || answer.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("it is said to be ready: %v, %v", answer, err)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

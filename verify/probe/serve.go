@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -105,8 +107,19 @@ func (s *states) handler(name string) http.Handler {
 	return mux
 }
 
-// set changes a state of the serve in the same pod.
-func set(ctx context.Context, _ Streams, text string) error {
+// listenLimit is how long serve may take from the start of its container until it listens, on a node that is busy.
+const listenLimit = 30 * time.Second
+
+// set changes a state of the serve in the same pod, as soon as that listens: a container runs before its program does.
+func set(ctx context.Context, _ Streams, text string) (err error) {
+	until(ctx, listenLimit, func(ctx context.Context) bool {
+		err = put(ctx, text)
+		return !errors.Is(err, syscall.ECONNREFUSED)
+	})
+	return err
+}
+
+func put(ctx context.Context, text string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPut, fmt.Sprintf("http://127.0.0.1:%d/set/%s", Port, text), nil)
 	if err != nil {
 		return err
