@@ -48,14 +48,8 @@ func cloudController(c *config.Cluster) ([]Object, error) {
 			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{name}, Verbs: []string{"get", "update"}},
 		},
 	}
-	bind := func(name, role string) *rbacv1.RoleBinding {
-		return &rbacv1.RoleBinding{
-			ObjectMeta: named(kubeSystem, name),
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
-			Subjects:   []rbacv1.Subject{subject},
-		}
-	}
-	out := objects(account, role, leases, bind(leases.Name, leases.Name), bind(name+":apiserver-authentication-reader", "extension-apiserver-authentication-reader"),
+	out := objects(account, role, leases, roleBinding(kubeSystem, leases.Name, leases.Name, subject),
+		roleBinding(kubeSystem, name+":apiserver-authentication-reader", "extension-apiserver-authentication-reader", subject),
 		clusterBinding(role.Name, role.Name, subject), cloudControllerDaemonSet(c, own, account.Name))
 	return append(out, networkLoadBalancers(c)...), nil
 }

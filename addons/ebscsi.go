@@ -41,11 +41,7 @@ func ebsCSI(c *config.Cluster) ([]Object, error) {
 		ObjectMeta: named(kubeSystem, ebsPlane),
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "list", "watch", "create", "update"}}},
 	}
-	leasing := &rbacv1.RoleBinding{
-		ObjectMeta: named(kubeSystem, ebsPlane),
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: ebsPlane},
-		Subjects:   []rbacv1.Subject{controllerSubject},
-	}
+	leasing := roleBinding(kubeSystem, ebsPlane, ebsPlane, controllerSubject)
 	nodeRole := &rbacv1.ClusterRole{
 		ObjectMeta: named("", ebsNode),
 		Rules: []rbacv1.PolicyRule{

@@ -51,11 +51,7 @@ func localPath(*config.Cluster) ([]Object, error) {
 		ObjectMeta: named(ns, name),
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "watch", "create", "patch", "update", "delete"}}},
 	}
-	binding := &rbacv1.RoleBinding{
-		ObjectMeta: named(ns, name),
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		Subjects:   []rbacv1.Subject{subject},
-	}
+	binding := roleBinding(ns, name, name, subject)
 	everywhere := &rbacv1.ClusterRole{
 		ObjectMeta: named("", name),
 		Rules: []rbacv1.PolicyRule{

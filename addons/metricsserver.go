@@ -34,11 +34,7 @@ func metricsServer(*config.Cluster) ([]Object, error) {
 			{APIGroups: []string{""}, Resources: []string{"pods", "nodes"}, Verbs: []string{"get", "list", "watch"}},
 		},
 	}
-	authReader := &rbacv1.RoleBinding{
-		ObjectMeta: named(kubeSystem, name+"-auth-reader"),
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "extension-apiserver-authentication-reader"},
-		Subjects:   []rbacv1.Subject{subject},
-	}
+	authReader := roleBinding(kubeSystem, name+"-auth-reader", "extension-apiserver-authentication-reader", subject)
 	service := &corev1.Service{
 		ObjectMeta: labelled(kubeSystem, name, labels),
 		Spec: corev1.ServiceSpec{

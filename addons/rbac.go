@@ -53,12 +53,15 @@ func mayGet(namespace, name, resource, object string, subjects ...rbacv1.Subject
 			Verbs:         []string{"get"},
 		}},
 	}
-	binding := &rbacv1.RoleBinding{
+	return role, roleBinding(namespace, name, name, subjects...)
+}
+
+func roleBinding(namespace, name, role string, subjects ...rbacv1.Subject) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
 		ObjectMeta: named(namespace, name),
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
 		Subjects:   subjects,
 	}
-	return role, binding
 }
 
 func clusterBinding(name, role string, subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {

@@ -81,11 +81,8 @@ func Weave(c *config.Cluster, server string, password Password) ([]Object, error
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
 		},
 	}
-	peersBinding := &rbacv1.RoleBinding{
-		ObjectMeta: labelled(kubeSystem, weaveNet, labels),
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: weaveNet},
-		Subjects:   []rbacv1.Subject{subject},
-	}
+	peersBinding := roleBinding(kubeSystem, weaveNet, weaveNet, subject)
+	peersBinding.Labels = labels
 	env := []corev1.EnvVar{{Name: "IPALLOC_RANGE", Value: pods[0].String()}}
 	if mtu := c.Spec.Network.CNI.MTU; mtu != 0 {
 		env = append(env, corev1.EnvVar{Name: "WEAVE_MTU", Value: strconv.Itoa(mtu)})

@@ -181,7 +181,7 @@ func testBundleIn(t *testing.T, c *config.Cluster, dir string) *bundle.Bundle {
 	}
 	file := filepath.Join(dir, "file")
 	for name, version := range map[string]string{"kubelet": "v1.36.3", "kubectl": "v1.36.3", "crictl": "v1.36.0", "containerd": "v2.3.7", "containerd-shim-runc-v2": "v2.3.7",
-		"ctr": "v2.3.7", "runc": "v1.4.0", "cni/bridge": "v1.9.0", "cni/flannel": "v1.9.0"} {
+		"ctr": "v2.3.7", "runc": "v1.4.0", "cni/bridge": "v1.9.0"} {
 		if err := os.WriteFile(file, []byte(name), 0o755); err != nil {
 			t.Fatal(err)
 		}

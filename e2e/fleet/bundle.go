@@ -23,7 +23,7 @@ import (
 const shrunk = 64 << 10
 
 var binaries = strings.Fields(`kubelet kubectl crictl containerd containerd-shim-runc-v2 ctr runc
-	cni/bandwidth cni/bridge cni/flannel cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
+	cni/bandwidth cni/bridge cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
 
 // WriteBundle makes a bundle with everything that the hosts of a cluster need, by its name; each
 // holds nothing but noise.

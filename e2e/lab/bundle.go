@@ -20,7 +20,7 @@ import (
 // bundledFiles are the binaries of a bundle: what a host needs beside its images. kubeadm is none of them.
 func bundledFiles() []string {
 	return strings.Fields(`kubelet kubectl crictl containerd containerd-shim-runc-v2 ctr runc
-		cni/bandwidth cni/bridge cni/flannel cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
+		cni/bandwidth cni/bridge cni/host-local cni/loopback cni/portmap cni/ptp cni/tuning`)
 }
 
 // Bundle returns the folder of a bundle with everything that a cluster is made of, and kubewright's own image as
@@ -53,7 +53,7 @@ func (b *Builder) Bundle(ctx context.Context) (string, error) {
 	}
 	k := key(upstream, version, hex.EncodeToString(sum.Sum(nil)), code)
 	return b.make(ctx, "bundle", "bundle with kubewright's own image", k, func(ctx context.Context, dir string) error {
-		return addOwn(ctx, upstream, dir, version, binary)
+		return extend(ctx, upstream, dir, func(w *bundle.Writer) error { return w.AddOwn(ctx, version, binary) })
 	})
 }
 
@@ -70,8 +70,8 @@ func ownVersion(ctx context.Context, binary string) (string, error) {
 	return v.Version, nil
 }
 
-// addOwn makes a bundle of another one, whose blobs it shares, and kubewright's own image.
-func addOwn(ctx context.Context, from, dir, version, binary string) error {
+// extend makes a bundle of another one, whose blobs it shares, and of what is added.
+func extend(ctx context.Context, from, dir string, add func(*bundle.Writer) error) error {
 	if err := run(exec.CommandContext(ctx, "cp", "--recursive", "--link", from+"/.", dir)); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func addOwn(ctx context.Context, from, dir, version, binary string) error {
 	for _, a := range b.Lock().Artifacts {
 		w.Take(a)
 	}
-	if err := w.AddOwn(ctx, version, binary); err != nil {
+	if err := add(w); err != nil {
 		return err
 	}
 	return w.Close()
@@ -131,11 +131,6 @@ func (b *Builder) packingCode() (string, error) {
 }
 
 func (b *Builder) pack(ctx context.Context, dir string) error {
-	layers := filepath.Join(dir, "layers")
-	if err := os.Mkdir(layers, 0o755); err != nil {
-		return err
-	}
-	defer os.RemoveAll(layers)
 	w, err := bundle.Create(dir, bundle.Built)
 	if err != nil {
 		return err
@@ -154,18 +149,8 @@ func (b *Builder) pack(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	p, err := b.newPacker(ctx, layers)
-	if err != nil {
+	if err := b.addImages(ctx, dir, w, images()); err != nil {
 		return err
-	}
-	for _, i := range images() {
-		img, err := p.image(ctx, i)
-		if err != nil {
-			return err
-		}
-		if err := w.AddImage(ctx, i.name, img); err != nil {
-			return err
-		}
 	}
 	return w.Close()
 }

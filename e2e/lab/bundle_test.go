@@ -29,7 +29,7 @@ func TestOwnImageIsAddedToABundle(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := addOwn(t.Context(), from, to, "v1.2.3", own); err != nil {
+	if err := extend(t.Context(), from, to, func(w *bundle.Writer) error { return w.AddOwn(t.Context(), "v1.2.3", own) }); err != nil {
 		t.Fatal(err)
 	}
 	b, err := bundle.Open(to)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/kubewright/kubewright/bundle"
@@ -40,26 +39,12 @@ func (b *Builder) CloudBundle(ctx context.Context) (string, error) {
 		parts = append(parts, k)
 	}
 	return b.make(ctx, "bundle-cloud", "bundle with the cloud controller", key(parts...), func(ctx context.Context, dir string) error {
-		return b.addImages(ctx, plain, dir, cloudImages())
+		return extend(ctx, plain, dir, func(w *bundle.Writer) error { return b.addImages(ctx, dir, w, cloudImages()) })
 	})
 }
 
-// addImages makes a bundle of another one, whose blobs it shares, and further images.
-func (b *Builder) addImages(ctx context.Context, from, dir string, images []image) error {
-	if err := run(exec.CommandContext(ctx, "cp", "--recursive", "--link", from+"/.", dir)); err != nil {
-		return err
-	}
-	had, err := bundle.Open(from)
-	if err != nil {
-		return err
-	}
-	w, err := bundle.Create(dir, bundle.Built)
-	if err != nil {
-		return err
-	}
-	for _, a := range had.Lock().Artifacts {
-		w.Take(a)
-	}
+// addImages packs images into a bundle, by way of layers in a folder that is gone afterwards.
+func (b *Builder) addImages(ctx context.Context, dir string, w *bundle.Writer, images []image) error {
 	layers, err := os.MkdirTemp(dir, "layers-")
 	if err != nil {
 		return err
@@ -78,5 +63,5 @@ func (b *Builder) addImages(ctx context.Context, from, dir string, images []imag
 			return err
 		}
 	}
-	return w.Close()
+	return nil
 }

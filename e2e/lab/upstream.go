@@ -31,7 +31,6 @@ func releases() []release {
 	plugins := map[string]string{}
 	for _, name := range bundledFiles() {
 		if plugin, ok := strings.CutPrefix(name, "cni/"); ok {
-			// Upstream's flannel plugin is not in this archive: the lab's has nowhere else to come from.
 			plugins[plugin] = name
 		}
 	}
