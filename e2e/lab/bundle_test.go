@@ -8,12 +8,9 @@ import (
 	"github.com/kubewright/kubewright/bundle"
 )
 
-// A bundle with kubewright's own image has all that the one without has.
-func TestOwnImageIsAddedToABundle(t *testing.T) {
-	own, platform, ok := bundle.Running()
-	if !ok {
-		t.Skip("this test is not a static Linux binary")
-	}
+// A bundle that is extended has all that the other one has, which stays as it was.
+func TestABundleIsExtended(t *testing.T) {
+	const platform = "linux/amd64"
 	from, to := t.TempDir(), t.TempDir()
 	file := filepath.Join(t.TempDir(), "kubelet")
 	if err := os.WriteFile(file, []byte("kubelet"), 0o755); err != nil {
@@ -29,7 +26,9 @@ func TestOwnImageIsAddedToABundle(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := extend(t.Context(), from, to, func(w *bundle.Writer) error { return w.AddOwn(t.Context(), "v1.2.3", own) }); err != nil {
+	if err := extend(t.Context(), from, to, func(w *bundle.Writer) error {
+		return w.AddFile(t.Context(), bundle.Artifact{Name: "kubectl", Version: "v1.2.3", Platform: platform}, file)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := bundle.Open(to)
