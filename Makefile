@@ -14,7 +14,7 @@ demo: ## a real cluster of one control plane and two workers on this machine
 	go run ./e2e/cmd/lab demo
 
 test: build ## all tests; the first run builds Kubernetes
-	go run ./e2e/cmd/lab build
+	go run ./e2e/cmd/lab build --cloud
 	KUBEADM=$$(go run ./e2e/cmd/lab binary kubeadm) \
 	KUBEWRIGHT_TEST_CONTAINERD=$$(go run ./e2e/cmd/lab binary containerd) \
 	go test -timeout 40m ./...

@@ -28,6 +28,10 @@ func prepare() []Phase {
 	}
 }
 
+// modulesDir is mounted into pods of kube-proxy. Where there is none (in a small virtual machine, say) their runtime would make
+// it, and reset would not know.
+const modulesDir = "/lib/modules"
+
 // kernel makes modules and sysctls true now and after a reboot.
 func kernel(ctx context.Context, t *Target) error {
 	ipv6 := t.Cluster.Spec.Network.UsesIPv6()
@@ -38,9 +42,14 @@ func kernel(ctx context.Context, t *Target) error {
 	for _, m := range manifests.Modules() {
 		signs = append(signs, m.Sign)
 	}
-	infos, err := t.Host.Stat(ctx, signs...)
+	infos, err := t.Host.Stat(ctx, append(signs, modulesDir)...)
 	if err != nil {
 		return err
+	}
+	if _, ok := infos[modulesDir]; !ok {
+		if _, err := t.write(ctx, host.File{Path: modulesDir, Dir: true}); err != nil {
+			return err
+		}
 	}
 	for _, m := range manifests.Modules() {
 		if _, ok := infos[m.Sign]; ok {

@@ -44,8 +44,10 @@ func flannel(ctx context.Context, c *Cluster) (string, error) {
 		if !ok {
 			return fmt.Errorf("node %s has no pod of flannel", n.name)
 		}
-		if !ready(&agent) { // the lease of before may still lie there
-			return fmt.Errorf("node %s: flannel is not ready: %s: see `kubectl -n %s logs %s`", n.name, podState(&agent), agent.Namespace, agent.Name)
+		if !ready(&agent) { // the lease of before may still lie there; a node that has just joined is Ready before its flannel is
+			if _, err := c.awaitPod(ctx, agent.Namespace, agent.Name); err != nil {
+				return fmt.Errorf("node %s: flannel is not ready: %w: see `kubectl -n %s logs %s`", n.name, err, agent.Namespace, agent.Name)
+			}
 		}
 		// Its image has a shell's commands, as its own scripts need them.
 		out, errOut, err := c.exec(ctx, &agent, "", "cat", "/run/flannel/subnet.env")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -19,6 +20,10 @@ func ask(ctx context.Context, prompt string) (string, error) {
 	fd := int(tty.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
+		return "", err
+	}
+	// Not ReadPassword, after the prompt: somebody, or something, may type at once.
+	if err := noEcho(fd); err != nil {
 		return "", err
 	}
 	type answer struct {
@@ -34,9 +39,19 @@ func ask(ctx context.Context, prompt string) (string, error) {
 	}()
 	select {
 	case a := <-answered:
-		return string(a.text), errors.Join(a.err, tty.Close())
+		return string(a.text), errors.Join(a.err, term.Restore(fd, before), tty.Close())
 	case <-ctx.Done():
 		fmt.Fprintln(tty)
 		return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
 	}
+}
+
+// noEcho has a terminal show nothing of what is typed.
+func noEcho(fd int) error {
+	t, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return err
+	}
+	t.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(fd, setTermios, t)
 }

@@ -14,9 +14,10 @@ import (
 
 // What the lab needs of Debian on this machine: the engine, the host's root filesystem, cgo for runc and flannel, a
 // proxy for tests (without the service that its other package starts).
+// Tests of packages that have no hosts of the lab's need the rest: sudo, and login shells of all kinds.
 // Each is named with a file that its package installs.
 func machinePackages() map[string]string {
-	return map[string]string{
+	all := map[string]string{
 		"docker.io":              "/usr/sbin/dockerd",
 		"iptables":               "/usr/sbin/iptables",
 		"debootstrap":            "/usr/sbin/debootstrap",
@@ -29,7 +30,18 @@ func machinePackages() map[string]string {
 		"openssh-client":         "/usr/bin/ssh",
 		"iproute2":               "/sbin/ip",
 		"ca-certificates":        "/etc/ssl/certs/ca-certificates.crt",
+		"nftables":               "/usr/sbin/nft",
+		"sudo":                   "/usr/sbin/visudo",
+		"fish":                   "/usr/bin/fish",
+		"ksh":                    "/usr/bin/ksh",
+		"tcsh":                   "/usr/bin/tcsh",
+		"zsh":                    "/usr/bin/zsh",
 	}
+	// These are services as well. Nobody's machine is to have them running for a test, which skips what it lacks, and says so.
+	if _, err := os.Stat("/usr/sbin/policy-rc.d"); err == nil { // a container, say, that starts no service by itself
+		all["openssh-server"], all["haproxy"] = "/usr/sbin/sshd", "/usr/sbin/haproxy"
+	}
+	return all
 }
 
 // Install installs the Debian packages that this machine lacks, and says so.

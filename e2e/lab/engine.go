@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kubewright/kubewright/manifests"
 )
 
 // Engine is a dockerd of the lab's own, on its own socket, so that it neither needs nor disturbs one that the
@@ -54,17 +56,26 @@ func Start(ctx context.Context, b *Builder) (*Engine, error) {
 }
 
 // moreWatchers raises the kernel's 128 inotify instances a user, which all hosts of all labs share: without it the
-// third or fourth host does not even boot.
+// third or fourth host does not even boot. Nor does the kernel phase of one host change what another has been told of its own.
 func moreWatchers() error {
-	const file, want = "/proc/sys/fs/inotify/max_user_instances", 8192
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
+	for _, s := range manifests.Sysctls(false) {
+		file, ours := strings.CutPrefix(s.Name, "fs.inotify.")
+		if !ours {
+			continue
+		}
+		file = "/proc/sys/fs/inotify/" + file
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if s.Holds(strings.TrimSpace(string(b))) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(s.Value), 0o644); err != nil {
+			return err
+		}
 	}
-	if have, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && have >= want {
-		return nil
-	}
-	return os.WriteFile(file, []byte(strconv.Itoa(want)), 0o644)
+	return nil
 }
 
 // Running returns the engine only if it runs.
