@@ -24,8 +24,8 @@ type AWSNetwork struct {
 	// NAT is what leads out of the private subnets: single (one for all), zone (one in each zone), or none: nodes are in
 	// the public subnets.
 	NAT string `json:"nat,omitempty"`
-	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets, the load balancer is in all of them,
-	// or in PublicSubnets, if these are named.
+	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets. The load balancer is in the first one of each zone: of
+	// PublicSubnets, if these are named and it faces the internet. So is the bastion.
 	VPC           string   `json:"vpc,omitempty"`
 	Subnets       []string `json:"subnets,omitempty"`
 	PublicSubnets []string `json:"publicSubnets,omitempty"`
@@ -38,11 +38,11 @@ type AWSSSH struct {
 	// in the user's data folder.
 	KeyName      string `json:"keyName,omitempty"`
 	IdentityFile string `json:"identityFile,omitempty"`
-	// From are the ranges from which the nodes, or the bastion, may be reached by SSH; empty: the public address of who
-	// runs this can't be known, so everybody's.
+	// From are the ranges from which the nodes, or the bastion, may be reached by SSH. Empty: everybody's, as the public address of who
+	// runs this can't be known; but the VPC's own where nodes have no public addresses, and there is no bastion.
 	From []string `json:"from,omitempty"`
 	// Bastion is a small machine in a public subnet through which nodes in private ones are reached: its size; none: ProxyJump or a VPN
-	// leads there. Default: t4g.nano where the nodes are in private subnets.
+	// leads there. Default: t4g.nano where the nodes are in private subnets of the cluster's own VPC, unless there is a ProxyJump.
 	Bastion   string `json:"bastion,omitempty"`
 	ProxyJump string `json:"proxyJump,omitempty"` // a jump host of the user's own
 }

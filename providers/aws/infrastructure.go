@@ -71,7 +71,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 					in = append(in, w.nodes[i])
 				}
 			}
-			if len(in) < len(p.Zones) {
+			if slices.ContainsFunc(p.Zones, func(z string) bool { return !slices.Contains(w.zones, z) }) {
 				return nil, fmt.Errorf("AWS: the pool %s is to be in %s, and the network is in %s: choose zones of the network", p.Name, strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
 			}
 		}
@@ -83,7 +83,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 	}
 	if a.hasBastion() {
 		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}},
-			groups: []*resource{groups[bastionGroup]}, subnets: w.public})
+			groups: []*resource{groups[bastionGroup]}, subnets: w.public, public: true})
 	}
 	return all, nil
 }
@@ -189,6 +189,9 @@ func (a *Cloud) hand(l *look) error {
 	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
 		return err
 	} else if i != nil && a.hasBastion() {
+		if sdk.ToString(i.PublicIpAddress) == "" {
+			return fmt.Errorf("AWS: the bastion %s is %s, and has no public address: run `kubewright up`, which starts it; if it runs, terminate it first, and another is made", *i.InstanceId, i.State.Name)
+		}
 		jump = bastionUser + "@" + sdk.ToString(i.PublicIpAddress)
 	}
 	for _, p := range a.nodePools() {

@@ -112,7 +112,11 @@ func (a *Cloud) look(ctx context.Context) *look {
 		return out.Addresses, nil, nil
 	})
 	l.tables = once(func(next *string) ([]ec2types.RouteTable, *string, error) {
-		out, err := a.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: mine, NextToken: next})
+		in := &ec2.DescribeRouteTablesInput{Filters: mine, NextToken: next}
+		if !n.Own() {
+			in.Filters = []ec2types.Filter{filter("vpc-id", n.VPC)}
+		}
+		out, err := a.ec2.DescribeRouteTables(ctx, in)
 		if err != nil {
 			return nil, nil, err
 		}

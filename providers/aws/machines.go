@@ -28,6 +28,7 @@ type pool struct {
 	groups  []*resource // of security
 	subnets []*resource
 	profile *resource // nil: none
+	public  bool      // its machines get public addresses, whatever their subnet says
 }
 
 // machines is how many nodes there are to be.
@@ -48,6 +49,13 @@ func (p pool) parts() (all []string) {
 	return all
 }
 
+func (p pool) groupIDs() (all []string) {
+	for _, g := range p.groups {
+		all = append(all, g.id)
+	}
+	return all
+}
+
 // launch is a pool's launch template and its instances.
 func (a *Cloud) launch(ctx context.Context, l *look, p pool, key *resource) (instances []*resource) {
 	image := a.image(ctx, l, p)
@@ -64,6 +72,9 @@ func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn in
 	r := &resource{kind: "instance", name: name, detail: p.describe() + ", in " + p.subnets[turn%len(p.subnets)].name, needs: slices.Concat(what, p.subnets)}
 	if p.profile != nil {
 		r.needs = append(r.needs, p.profile)
+	}
+	if p.public {
+		r.needs = append(r.needs, p.groups...)
 	}
 	routed := p.Name == bastionPart || !a.unencapsulated()
 	r.find = func() (string, []string, error) {
@@ -118,6 +129,9 @@ func (a *Cloud) runInstance(ctx context.Context, l *look, p pool, template *reso
 		for {
 			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
 				ClientToken: sdk.String(token(append([]string{template.id, subnet.id, name}, before...)...))}
+			if p.public {
+				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(), AssociatePublicIpAddress: sdk.Bool(true)}}
+			}
 			more := []string{}
 			if p.Name != bastionPart {
 				more = append(more, key, value)

@@ -15,8 +15,9 @@ import (
 // network is what the other resources need of it.
 type network struct {
 	vpc      *resource
-	gateway  *resource // to the internet; nil: it is somebody else's
-	cidr     string
+	gateway  *resource   // to the internet; nil: it is somebody else's
+	ranges   []string    // of the VPC
+	private  bool        // nodes have no public addresses
 	zones    []string    // of the nodes' subnets
 	nodes    []*resource // subnets of the nodes, one for each zone, or those that were named
 	balanced []*resource // subnets of the load balancer
@@ -30,13 +31,14 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	if !a.aws.Network.Own() {
 		return a.givenNetwork(l)
 	}
-	w := &network{cidr: a.aws.Network.CIDR}
+	cidr, private := a.aws.Network.CIDR, a.aws.Network.Private()
+	w := &network{ranges: []string{cidr}, private: private}
 	var err error
 	if w.zones, err = a.chooseZones(l); err != nil {
 		return nil, err
 	}
 	key, value := a.kubernetes()
-	vpc := &resource{kind: "vpc", name: "vpc", detail: w.cidr}
+	vpc := &resource{kind: "vpc", name: "vpc", detail: cidr}
 	w.vpc = vpc
 	vpc.find = func() (string, []string, error) {
 		v, err := part(l.vpcs, ofVPC, "vpc")
@@ -50,7 +52,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 		return *v.VpcId, []string{"dns names"}, err
 	}
 	vpc.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: &w.cidr, TagSpecifications: a.specified(ec2types.ResourceTypeVpc, "vpc", key, value, zonesTag, strings.Join(w.zones, ","))})
+		out, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: &cidr, TagSpecifications: a.specified(ec2types.ResourceTypeVpc, "vpc", key, value, zonesTag, strings.Join(w.zones, ","))})
 		if err != nil {
 			return "", err
 		}
@@ -63,8 +65,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	gateway := a.internetGateway(l, vpc)
 	w.gateway = gateway
 	publicTable := a.table(l, vpc, "public", gateway)
-	publicCIDRs, privateCIDRs := divide(netip.MustParsePrefix(w.cidr), len(w.zones))
-	private := a.aws.Network.Private()
+	publicCIDRs, privateCIDRs := divide(netip.MustParsePrefix(cidr), len(w.zones))
 	var nat, privateTable *resource
 	for i, zone := range w.zones {
 		subnet := a.subnet(l, vpc, "public-"+zone, zone, publicCIDRs[i], "kubernetes.io/role/elb", true)
@@ -180,9 +181,10 @@ func (a *Cloud) subnet(l *look, vpc *resource, name, zone, cidr, role string, pu
 	return r
 }
 
+const everywhere = "0.0.0.0/0"
+
 // table leads everything that is not in the VPC to a gateway.
 func (a *Cloud) table(l *look, vpc *resource, name string, gateway *resource) *resource {
-	const everywhere = "0.0.0.0/0"
 	r := &resource{kind: "route-table", name: name, detail: everywhere + " by " + gateway.name, after: []*resource{vpc}}
 	r.find = func() (string, []string, error) {
 		t, err := part(l.tables, ofTable, name)

@@ -15,7 +15,7 @@ import (
 // template is the pool's launch template. It is never changed: other settings make another one, for the machines to come.
 func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resource) *resource {
 	r := &resource{kind: "launch-template", name: p.Name, detail: p.describe(), after: p.groups, needs: []*resource{image, key}}
-	digest := token(fmt.Sprint(p.InstanceType, p.Image, p.DiskGiB, p.Spot, a.unencapsulated(), p.InstanceProfile, a.aws.SSH.KeyName, hopLimit))[:16]
+	digest := token(fmt.Sprint(p.InstanceType, p.Image, p.DiskGiB, p.Spot, a.unencapsulated(), p.InstanceProfile, a.aws.SSH.KeyName, hopLimit, p.public))[:16]
 	name := a.named(125, p.Name, digest)
 	r.find = func() (string, []string, error) {
 		all, err := l.templates()
@@ -37,8 +37,8 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 			BlockDeviceMappings: []ec2types.LaunchTemplateBlockDeviceMappingRequest{{DeviceName: sdk.String(image.value),
 				Ebs: &ec2types.LaunchTemplateEbsBlockDeviceRequest{VolumeType: ec2types.VolumeTypeGp3, VolumeSize: sdk.Int32(p.DiskGiB), Encrypted: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}},
 		}
-		for _, g := range p.groups {
-			data.SecurityGroupIds = append(data.SecurityGroupIds, g.id)
+		if !p.public { // whose network interface has them: AWS takes no groups beside one
+			data.SecurityGroupIds = p.groupIDs()
 		}
 		if p.profile != nil {
 			data.IamInstanceProfile = &ec2types.LaunchTemplateIamInstanceProfileSpecificationRequest{Name: sdk.String(p.profile.name)}
