@@ -153,6 +153,9 @@ func zoneID(zone string) string {
 	return fmt.Sprintf("%s%s%c-az%d", f[0], short, f[2][0], f[2][1]-'a'+1)
 }
 
+// constrained are zones that AWS does not extend any more.
+var constrained = []string{"apne1-az3", "cac1-az3", "use1-az3", "usw1-az2"}
+
 // privateName is ip-10-0-1-2.eu-west-1.compute.internal; us-east-1 has a shorter one.
 func (q *call) privateName(ip netip.Addr) string {
 	domain := q.Region + ".compute.internal"
