@@ -56,7 +56,7 @@ type Cloud struct {
 	iam     *iam.Client
 	sts     *sts.Client
 	surplus []config.Node
-	vpc     string // its id, once it is found by who deletes
+	vpcs    []string // their ids, once they are found by who deletes
 
 	// Say tells a person what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)

@@ -34,30 +34,35 @@ func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []Change
-	for _, t := range slices.Concat(all...) {
-		list = append(list, Change{"delete", t.kind, t.name, t.id})
-	}
-	return list, nil
+	return listed(all), nil
 }
 
 // Delete deletes all of it, and the cluster's key here, and tells how many things those were. What something else
 // still uses is tried again, until there is nothing left or nothing has gone for as long as Patience; then the error lists what is left, and why.
 func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
-	began, wait := time.Now(), a.Pause/20
-	said, empty := map[string]bool{}, 0
-	enough := 2 // looks that find nothing: not every one may show at once what was made last
-	if _, err := os.Stat(a.busy()); err == nil {
+	enough := 2 // not every look may show at once what was made last
+	if a.cutShort() {
 		enough = looks
 	}
+	deleted, err = a.endAll(ctx, enough, func() ([][]thing, error) { return a.things(ctx) })
+	if err != nil {
+		return deleted, err
+	}
+	return deleted, a.forgetKey()
+}
+
+// endAll ends things until that many looks have found none.
+func (a *Cloud) endAll(ctx context.Context, enough int, look func() ([][]thing, error)) (deleted int, err error) {
+	began, wait := time.Now(), a.Pause/20
+	said, empty := map[string]bool{}, 0
 	for {
-		levels, err := a.things(ctx)
+		levels, err := look()
 		if err != nil {
 			return deleted, err
 		}
 		if len(slices.Concat(levels...)) == 0 {
 			if empty++; empty == enough {
-				return deleted, a.forgetKey()
+				return deleted, nil
 			}
 			if err := pause(ctx, wait); err != nil {
 				return deleted, err

@@ -19,23 +19,23 @@ import (
 )
 
 // infrastructure are all resources that nothing else needs; what they need comes with them.
-func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error) {
+func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *network, error) {
 	w, err := a.network(ctx, l)
 	if err != nil {
 		if e := a.known(); e != nil { // which says more
 			err = e
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.known(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	groups, roots := a.groups(l, w)
 	roots = append(roots, w.roots...)
 	key := a.key(ctx, l)
 	pools, err := a.pools(ctx, l, w, groups)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var planes, others []*resource
 	for i, p := range pools {
@@ -54,7 +54,7 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error
 	if len(others) > 0 {
 		roots = append(roots, a.running(ctx, l, "other machines", others))
 	}
-	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), nil
+	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), w, nil
 }
 
 // pools are all machines that there are to be: control planes, workers, the bastion.
@@ -92,7 +92,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	l := a.look(ctx)
 	a.ahead(l)
-	roots, err := a.infrastructure(ctx, l)
+	roots, net, err := a.infrastructure(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +100,15 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	changes, err := w.run(ctx, roots)
 	if err != nil {
 		return nil, err
+	}
+	if ids, err := a.superfluous(l, net, len(changes) > 0 || a.cutShort()); err != nil {
+		return nil, explain(err)
+	} else if len(ids) > 0 {
+		gone, err := a.among(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, listed(gone)...)
 	}
 	all, err := l.instances()
 	for _, i := range a.extra(all) {
@@ -114,9 +123,9 @@ func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
 	if err := a.catchUp(ctx); err != nil {
 		return nil, err
 	}
-	l := a.look(ctx)
+	l, closely := a.look(ctx), a.cutShort()
 	a.ahead(l)
-	roots, err := a.infrastructure(ctx, l)
+	roots, net, err := a.infrastructure(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +134,22 @@ func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
 	if err != nil {
 		return changes, err
 	}
-	if err := removeFile(a.busy()); err != nil {
+	if len(changes) > 0 {
+		l, closely = a.look(ctx), true
+		go l.balancer()
+		go l.instances()
+	}
+	ids, err := a.superfluous(l, net, closely)
+	if err != nil {
+		return changes, explain(err)
+	}
+	gone, err := a.prune(ctx, ids)
+	changes = append(changes, gone...)
+	if err != nil {
 		return changes, err
 	}
-	if len(changes) > 0 {
-		l = a.look(ctx)
+	if err := removeFile(a.busy()); err != nil {
+		return changes, err
 	}
 	return changes, a.hand(l)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -41,7 +40,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	vpc := &resource{kind: "vpc", name: "vpc", detail: cidr}
 	w.vpc = vpc
 	vpc.find = func() (string, []string, error) {
-		v, err := part(l.vpcs, ofVPC, "vpc")
+		v, err := ourVPC(l)
 		if v == nil || err != nil {
 			return "", nil, err
 		}
@@ -64,14 +63,23 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	}}}
 	gateway := a.internetGateway(l, vpc)
 	w.gateway = gateway
-	publicTable := a.table(l, vpc, "public", gateway)
+	publicTable := a.table(l, w, "public", gateway)
 	publicCIDRs, privateCIDRs := divide(netip.MustParsePrefix(cidr), len(w.zones))
+	if !private {
+		publicCIDRs = privateCIDRs
+	}
+	ranges := map[string]string{} // of subnets by name
+	for i, zone := range w.zones {
+		if ranges["public-"+zone] = publicCIDRs[i]; private {
+			ranges["private-"+zone] = privateCIDRs[i]
+		}
+	}
+	if err := unchanged(l, cidr, ranges); err != nil {
+		return nil, err
+	}
 	var nat, privateTable *resource
 	for i, zone := range w.zones {
 		subnet := a.subnet(l, vpc, "public-"+zone, zone, publicCIDRs[i], "kubernetes.io/role/elb", true)
-		if !private {
-			subnet = a.subnet(l, vpc, "public-"+zone, zone, privateCIDRs[i], "kubernetes.io/role/elb", true)
-		}
 		w.public = append(w.public, subnet)
 		w.roots = append(w.roots, subnet, publicTable, a.associate(l, publicTable, subnet))
 		if !private {
@@ -85,7 +93,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 			address := a.elasticAddress(l, name)
 			w.outlets = append(w.outlets, address)
 			nat = a.natGateway(l, name, subnet, address, gateway)
-			privateTable = a.table(l, vpc, strings.Replace(name, "nat", "private", 1), nat)
+			privateTable = a.table(l, w, strings.Replace(name, "nat", "private", 1), nat)
 		}
 		node := a.subnet(l, vpc, "private-"+zone, zone, privateCIDRs[i], "kubernetes.io/role/internal-elb", false)
 		w.nodes = append(w.nodes, node)
@@ -99,48 +107,6 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 		w.balanced = w.nodes
 	}
 	return w, nil
-}
-
-// chooseZones are those of the document, those that were chosen when the VPC was made, or the first three.
-func (a *Cloud) chooseZones(l *look) ([]string, error) {
-	vpc, err := part(l.vpcs, ofVPC, "vpc")
-	if err != nil {
-		return nil, explain(err)
-	}
-	if z := a.aws.Network.Zones; len(z) > 0 {
-		return z, nil
-	}
-	if vpc != nil && tagOf(vpc.Tags, zonesTag) != "" {
-		return strings.Split(tagOf(vpc.Tags, zonesTag), ","), nil
-	}
-	all, err := l.zones()
-	if err != nil {
-		return nil, explain(err)
-	}
-	var names []string
-	for _, z := range all {
-		names = append(names, sdk.ToString(z.ZoneName))
-	}
-	slices.Sort(names)
-	if len(names) == 0 {
-		return nil, fmt.Errorf("AWS: no zone of %s is available to this account: choose another region", a.region)
-	}
-	return names[:min(3, len(names))], nil
-}
-
-// divide gives each zone an eighth of a VPC for nodes, and an eighth of the last eighth, for what faces the internet.
-func divide(vpc netip.Prefix, zones int) (public, private []string) {
-	nth := func(p netip.Prefix, n int) netip.Prefix { // of eight
-		b := p.Addr().As4()
-		at := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-		at += uint32(n) << (32 - p.Bits() - 3)
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(at >> 24), byte(at >> 16), byte(at >> 8), byte(at)}), p.Bits()+3)
-	}
-	for i := range zones {
-		private = append(private, nth(vpc, i).String())
-		public = append(public, nth(nth(vpc, 7), i).String())
-	}
-	return public, private
 }
 
 func ofVPC(v ec2types.Vpc) (string, []ec2types.Tag, bool) { return *v.VpcId, v.Tags, true }
@@ -165,7 +131,7 @@ func (a *Cloud) subnet(l *look, vpc *resource, name, zone, cidr, role string, pu
 		out, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &vpc.id, AvailabilityZone: &zone, CidrBlock: &cidr,
 			TagSpecifications: a.specified(ec2types.ResourceTypeSubnet, name, key, value, role, "1")})
 		if codeOf(err) == "InvalidSubnet.Conflict" { // a run that was cut short has made it
-			return again(a.look(ctx).subnets, ofSubnet, name, err)
+			return a.inTheWay(ctx, vpc.id, name, netip.MustParsePrefix(cidr), err)
 		}
 		if err != nil {
 			return "", err
@@ -181,80 +147,25 @@ func (a *Cloud) subnet(l *look, vpc *resource, name, zone, cidr, role string, pu
 	return r
 }
 
-const everywhere = "0.0.0.0/0"
-
-// table leads everything that is not in the VPC to a gateway.
-func (a *Cloud) table(l *look, vpc *resource, name string, gateway *resource) *resource {
-	r := &resource{kind: "route-table", name: name, detail: everywhere + " by " + gateway.name, after: []*resource{vpc}}
-	r.find = func() (string, []string, error) {
-		t, err := part(l.tables, ofTable, name)
-		if t == nil || err != nil {
-			return "", nil, err
-		}
-		for _, route := range t.Routes {
-			if sdk.ToString(route.DestinationCidrBlock) == everywhere && route.State == ec2types.RouteStateActive {
-				return *t.RouteTableId, nil, nil
-			}
-		}
-		return *t.RouteTableId, []string{"default route"}, nil
-	}
-	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, ClientToken: sdk.String(token(vpc.id, name)), TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
+// inTheWay is the subnet of that name, if a run that was cut short has made it; somebody else's is told of.
+func (a *Cloud) inTheWay(ctx context.Context, vpc, name string, cidr netip.Prefix, why error) (string, error) {
+	all, err := pages(func(next *string) ([]ec2types.Subnet, *string, error) {
+		out, err := a.ec2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{Filters: []ec2types.Filter{filter("vpc-id", vpc)}, NextToken: next})
 		if err != nil {
-			return "", err
+			return nil, nil, err
 		}
-		return *out.RouteTable.RouteTableId, nil
+		return out.Subnets, out.NextToken, nil
+	})
+	if err != nil {
+		return "", err
 	}
-	r.steps = []step{{name: "default route", needs: []*resource{gateway}, do: func(ctx context.Context) error {
-		gatewayID, natID := route(gateway)
-		_, err := a.ec2.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &r.id, DestinationCidrBlock: sdk.String(everywhere), GatewayId: gatewayID, NatGatewayId: natID})
-		if codeOf(err) == "RouteAlreadyExists" { // and leads nowhere
-			_, err = a.ec2.ReplaceRoute(ctx, &ec2.ReplaceRouteInput{RouteTableId: &r.id, DestinationCidrBlock: sdk.String(everywhere), GatewayId: gatewayID, NatGatewayId: natID})
+	for _, s := range all {
+		if tagOf(s.Tags, clusterTag) == a.name && tagOf(s.Tags, partTag) == name {
+			return *s.SubnetId, nil
 		}
-		return err
-	}}}
-	return r
-}
-
-func ofTable(t ec2types.RouteTable) (string, []ec2types.Tag, bool) {
-	return *t.RouteTableId, t.Tags, true
-}
-
-func route(to *resource) (gateway, nat *string) {
-	if to.kind == "nat-gateway" {
-		return nil, &to.id
+		if have, err := netip.ParsePrefix(sdk.ToString(s.CidrBlock)); err == nil && have.Overlaps(cidr) {
+			return "", fmt.Errorf("it would be %s, and %s in the same VPC is %s: remove that, if it is not needed, and run this again", cidr, *s.SubnetId, have)
+		}
 	}
-	return &to.id, nil
-}
-
-// associate has a subnet's packets go by a table.
-func (a *Cloud) associate(l *look, table, subnet *resource) *resource {
-	r := &resource{kind: "route", name: subnet.name, detail: "by the table " + table.name, after: []*resource{table, subnet}}
-	r.find = func() (string, []string, error) {
-		t, err := part(l.tables, ofTable, table.name)
-		if t == nil || err != nil {
-			return "", nil, err
-		}
-		s, err := part(l.subnets, ofSubnet, subnet.name)
-		if s == nil || err != nil {
-			return "", nil, err
-		}
-		for _, assoc := range t.Associations {
-			if sdk.ToString(assoc.SubnetId) == *s.SubnetId {
-				return *assoc.RouteTableAssociationId, nil, nil
-			}
-		}
-		return "", nil, nil
-	}
-	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: &table.id, SubnetId: &subnet.id})
-		if codeOf(err) == "Resource.AlreadyAssociated" {
-			return subnet.id, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		return sdk.ToString(out.AssociationId), nil
-	}
-	return r
+	return "", fmt.Errorf("%w: %w", errUnseen, why)
 }

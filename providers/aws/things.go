@@ -169,11 +169,11 @@ func (a *Cloud) securityGroups(ctx context.Context) ([]thing, error) {
 
 // strangers are what is in the cluster's VPC and is somebody else's: their network interfaces tell.
 func (a *Cloud) strangers(ctx context.Context) (all []string) {
-	if !a.aws.Network.Own() || a.vpc == "" {
+	if !a.aws.Network.Own() || len(a.vpcs) == 0 {
 		return nil
 	}
 	some, _ := pages(func(next *string) ([]ec2types.NetworkInterface, *string, error) {
-		out, err := a.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{filter("vpc-id", a.vpc)}, NextToken: next})
+		out, err := a.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{filter("vpc-id", a.vpcs...)}, NextToken: next})
 		if err != nil {
 			return nil, nil, err
 		}

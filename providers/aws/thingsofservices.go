@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -66,7 +65,7 @@ func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string,
 			return nil, e
 		}
 		for _, d := range out.TagDescriptions {
-			if arn := *d.ResourceArn; elbTag(d.Tags, clusterTag) == a.name || elbTag(d.Tags, key) == value && a.vpc != "" && in[arn] == a.vpc {
+			if arn := *d.ResourceArn; elbTag(d.Tags, clusterTag) == a.name || elbTag(d.Tags, key) == value && slices.Contains(a.vpcs, in[arn]) {
 				all = append(all, as(arn))
 			}
 		}
@@ -74,26 +73,28 @@ func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string,
 	return all, err
 }
 
-// findVPC remembers the id of the cluster's VPC, for when it is no more; none: there was none.
+// findVPC remembers the ids of the cluster's VPC, for when it is no more, and of one that was made beside it, unseen; none: there was none.
 func (a *Cloud) findVPC(l *look) error {
-	if a.vpc = cmp.Or(a.vpc, a.aws.Network.VPC); a.vpc != "" {
+	if given := a.aws.Network.VPC; given != "" {
+		a.vpcs = []string{given}
 		return nil
 	}
 	all, err := l.vpcs()
-	if err == nil && len(all) > 0 {
-		a.vpc = *all[0].VpcId
+	for _, v := range all {
+		a.vpcs = append(a.vpcs, *v.VpcId)
 	}
+	a.vpcs = unique(a.vpcs)
 	return err
 }
 
 // ofCluster are filters for what carries the cluster's own tag, and for what its controllers have made in its VPC: others in the
 // account, EKS say, may have a cluster of the same name, and give what is theirs the same tag.
 func (a *Cloud) ofCluster() [][]ec2types.Filter {
-	if a.vpc == "" {
+	if len(a.vpcs) == 0 {
 		return [][]ec2types.Filter{a.mine()}
 	}
 	key, value := a.kubernetes()
-	return [][]ec2types.Filter{a.mine(), {filter("tag:"+key, value), filter("vpc-id", a.vpc)}}
+	return [][]ec2types.Filter{a.mine(), {filter("tag:"+key, value), filter("vpc-id", a.vpcs...)}}
 }
 
 // volumes are those that are left when the machines are gone. They lie in no VPC: the EBS driver gives those of claims the cluster's own tag.
