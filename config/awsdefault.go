@@ -50,10 +50,11 @@ func (m *AWSMachines) defaults() {
 	}
 }
 
-// Smallest and largest VPC of AWS, and what is left of one for the smallest subnet after it is divided.
+// The largest VPC that AWS takes, and the smallest that is worth dividing: a 64th of it is a public subnet, of 59 addresses, and a load balancer wants
+// eight that are free.
 const (
 	awsLargest  = 16
-	awsSmallest = 22
+	awsSmallest = 20
 )
 
 var (

@@ -37,6 +37,7 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 		"{account: '12'}":                                                           "account: \"12\": write the twelve digits",
 		"{tags: {Name: a}}":                                                         "tags.Name: is not yours to set",
 		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
+		"{network: {cidr: 10.0.0.0/21}}":                                            "of /16 to /20",
 		"{network: {cidr: 10.244.0.0/16}}":                                          "overlap",
 		"{network: {nat: two}}":                                                     "network.nat: \"two\"",
 		"{network: {vpc: vpc-0a}}":                                                  "network.subnets: there is none",

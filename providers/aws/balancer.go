@@ -13,9 +13,13 @@ import (
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
-// balancerName is that of the load balancer and its target group; 32 characters are all that it may have.
+// balancerName is that of the load balancer and its target group; 32 characters are all that it may have, and how it may not begin, AWS says, too.
 func (a *Cloud) balancerName() string {
-	return strings.TrimPrefix(a.named(32+len("kubewright-"), "api"), "kubewright-")
+	name := strings.TrimPrefix(a.named(32+len("kubewright-"), "api"), "kubewright-")
+	if strings.HasPrefix(name, "internal-") {
+		return a.named(32, "api")
+	}
+	return name
 }
 
 func (a *Cloud) port() int32 {

@@ -108,6 +108,21 @@ func TestAZoneThatIsAddedReachesTheLoadBalancer(t *testing.T) {
 	}
 }
 
+// Each public subnet of the smallest network has room for load balancers of Services, too.
+func TestTheSmallestNetworkHasRoom(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := made(t, "network: {cidr: 10.0.0.0/20, zones: [eu-west-1a, eu-west-1b, eu-west-1c]}\n"+small), t.Context()
+	subnets, err := a.look(ctx).subnets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range subnets {
+		if n := sdk.ToInt32(s.AvailableIpAddressCount); n < 50 {
+			t.Errorf("%s (%s) has %d free addresses", tagOf(s.Tags, partTag), sdk.ToString(s.CidrBlock), n)
+		}
+	}
+}
+
 // In us-east-1 the third zone is one that AWS does not extend any more.
 func TestZonesWithoutGatewaysAreNotChosen(t *testing.T) {
 	c := start(t, cloud.Options{})
@@ -241,5 +256,17 @@ func TestAnAssociationThatWasNotSeenIsReplaced(t *testing.T) {
 	all, err := a.look(ctx).tables()
 	if have, by := association(all, *subnet.SubnetId); err != nil || have != id || *by.RouteTableId != *table.RouteTableId {
 		t.Errorf("%v: it goes by %s", err, tagOf(by.Tags, partTag))
+	}
+}
+
+// AWS takes no load balancer whose name begins with internal-.
+func TestAClusterMayBeCalledInternal(t *testing.T) {
+	start(t, cloud.Options{})
+	for _, name := range []string{"internal", "internal-tools-of-the-whole-company"} {
+		d := parse(t, small)
+		d.Metadata.Name = name
+		if _, err := connect(t, d).Create(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
