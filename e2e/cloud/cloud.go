@@ -29,6 +29,7 @@ type Call struct {
 	Service, Action string
 	Key             string // its id: a machine's are others than a person's
 	Account, Region string
+	Partition       string // that the region is of: aws, aws-cn, aws-us-gov
 	Params          url.Values
 	Code            string   // of the error; empty: it was done
 	Ignored         []string // parameters that the stand-in made nothing of

@@ -29,8 +29,20 @@ var instanceTypes = map[string]struct {
 	"c7g.large": {2, 4096, "arm64"}, "c7i.large": {2, 4096, "x86_64"}, "r7g.large": {2, 16384, "arm64"}, "r7i.large": {2, 16384, "x86_64"},
 }
 
-// canonical is the account that publishes Ubuntu.
+// canonical is the account that publishes Ubuntu; in partitions of their own it has others.
 const canonical = "099720109477"
+
+var canonicals = map[string]string{"aws-cn": "837727238323", "aws-us-gov": "513442679011"}
+
+func partitionOf(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
 
 // images are names, architectures and dates of what is published; one is by somebody who only looks like Canonical.
 var images = []struct{ owner, name, arch, date string }{
@@ -49,6 +61,9 @@ func (c *Cloud) addImages() {
 	for _, region := range slices.Sorted(maps.Keys(c.options.Regions)) {
 		for _, i := range images {
 			k := kindOf("image")
+			if other := canonicals[partitionOf(region)]; other != "" && i.owner == canonical {
+				i.owner = other
+			}
 			id := fmt.Sprintf("ami-%x", sha256.Sum256([]byte(region+i.owner+i.name)))[:21]
 			c.all = append(c.all, &resource{kind: k, id: id, home: "/" + region, own: true, c: c, doc: doc{"imageId": id, "name": i.name, "imageLocation": i.owner + "/" + i.name,
 				"imageOwnerId": i.owner, "architecture": i.arch, "creationDate": i.date + "T04:05:06.000Z", "imageState": "available", "isPublic": true, "imageType": "machine",
@@ -146,6 +161,9 @@ func describeOfferings(q *call) doc {
 // zoneID is euw1-az1 for eu-west-1a.
 func zoneID(zone string) string {
 	f := strings.Split(zone, "-")
+	if len(f) == 4 { // us-gov-west-1a
+		f = append([]string{f[0] + "g"}, f[2:]...)
+	}
 	if len(f) != 3 || len(f[2]) != 2 {
 		return zone
 	}

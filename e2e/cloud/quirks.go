@@ -129,7 +129,8 @@ func throttled(service string) *Error {
 // Regions are those of an empty Options, with their zones.
 func Regions() map[string][]string {
 	all := map[string][]string{}
-	for region, zones := range map[string]string{"eu-west-1": "abc", "eu-central-1": "abc", "us-east-1": "abcdef", "us-west-2": "abcd", "ap-southeast-2": "abc"} {
+	for region, zones := range map[string]string{"eu-west-1": "abc", "eu-central-1": "abc", "us-east-1": "abcdef", "us-west-2": "abcd", "ap-southeast-2": "abc",
+		"cn-north-1": "abd", "us-gov-west-1": "abc"} {
 		for _, z := range zones {
 			all[region] = append(all[region], region+string(z))
 		}

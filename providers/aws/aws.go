@@ -49,14 +49,16 @@ type Cloud struct {
 	name    string // of the cluster
 	region  string
 	account string
-	known   func() error // who calls: from then on account is set
-	dir     string       // of the cluster's key and of its hosts' keys
-	ec2     *ec2.Client
-	elb     *elb.Client
-	iam     *iam.Client
-	sts     *sts.Client
-	surplus []config.Node
-	vpcs    []string // their ids, once they are found by who deletes
+	// partition is aws, aws-cn or aws-us-gov: worlds of their own.
+	partition string
+	known     func() error // who calls: from then on account and partition are set
+	dir       string       // of the cluster's key and of its hosts' keys
+	ec2       *ec2.Client
+	elb       *elb.Client
+	iam       *iam.Client
+	sts       *sts.Client
+	surplus   []config.Node
+	vpcs      []string // their ids, once they are found by who deletes
 
 	// Say tells a person what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)
@@ -118,6 +120,9 @@ func (a *Cloud) identify(ctx context.Context) error {
 		return fmt.Errorf("AWS: %w", explain(err))
 	}
 	a.account = sdk.ToString(out.Account)
+	if arn := strings.Split(sdk.ToString(out.Arn), ":"); len(arn) > 1 {
+		a.partition = arn[1]
+	}
 	if wanted := a.aws.Account; wanted != "" && a.account != wanted {
 		return fmt.Errorf("AWS: the credentials are of the account %s (%s), and spec.provider.aws.account is %s: choose others, with AWS_PROFILE, say", a.account, sdk.ToString(out.Arn), wanted)
 	}

@@ -193,7 +193,7 @@ func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{canonical}})
+	images, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{canonical["aws"]}})
 	if err != nil {
 		t.Fatal(err)
 	}

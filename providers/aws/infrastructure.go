@@ -274,10 +274,18 @@ func poolOf(i ec2types.Instance) string {
 // PoolLabel names a node's pool.
 const PoolLabel = "kubewright.dev/pool"
 
+// privateName is the name that EC2 gives an address.
+func privateName(region, ip string) string {
+	if region += ".compute"; region == "us-east-1.compute" {
+		region = "ec2"
+	}
+	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + region + ".internal"
+}
+
 // node is a machine as the other providers know it.
 func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
 	ip := sdk.ToString(i.PrivateIpAddress)
-	n := config.Node{Name: cmp.Or(sdk.ToString(i.PrivateDnsName), "ip-"+strings.ReplaceAll(ip, ".", "-")+"."+a.region+".compute.internal"), Address: ip, Roles: []config.Role{config.WorkerRole}, Taints: p.Taints,
+	n := config.Node{Name: cmp.Or(sdk.ToString(i.PrivateDnsName), privateName(a.region, ip)), Address: ip, Roles: []config.Role{config.WorkerRole}, Taints: p.Taints,
 		ProviderID: "aws:///" + sdk.ToString(i.Placement.AvailabilityZone) + "/" + *i.InstanceId}
 	n.Labels = map[string]string{PoolLabel: p.Name}
 	if p.Name == planesPool {

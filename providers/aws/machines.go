@@ -17,9 +17,8 @@ import (
 const (
 	planesPool  = "control-plane"
 	bastionPart = "bastion"
-	bastionUser = "ubuntu"       // of its image, which is Canonical's always
-	hopLimit    = 1              // to the metadata, the role's credentials among them: none but pods on the host's network get there
-	canonical   = "099720109477" // the account of Ubuntu's images
+	bastionUser = "ubuntu" // of its image, which is Canonical's always
+	hopLimit    = 1        // to the metadata, the role's credentials among them: none but pods on the host's network get there
 )
 
 // pool are machines that are alike: control planes, workers, or the bastion.

@@ -3,7 +3,6 @@ package aws
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -36,14 +35,7 @@ func (a *Cloud) profileName() string { return a.named(64, planesPool, a.region) 
 
 // place is where all of it is, and whose.
 func (a *Cloud) place() place {
-	partition := "aws"
-	switch {
-	case strings.HasPrefix(a.region, "cn-"):
-		partition = "aws-cn"
-	case strings.HasPrefix(a.region, "us-gov-"):
-		partition = "aws-us-gov"
-	}
-	return place{partition: partition, region: a.region, account: a.account, cluster: a.name}
+	return place{partition: a.partition, region: a.region, account: a.account, cluster: a.name}
 }
 
 // profile is what lets control planes call AWS (workers have no need to): an instance profile, with a role of the same name. It says by the digest in a

@@ -69,6 +69,9 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 	return r
 }
 
+// canonical is the account of Ubuntu's images, by partition.
+var canonical = map[string]string{"aws": "099720109477", "aws-cn": "837727238323", "aws-us-gov": "513442679011"}
+
 // image is what a pool's machines boot: that of the document, that of its machines, or the newest of Ubuntu's for
 // their architecture. Its value is the name of its root device.
 func (a *Cloud) image(ctx context.Context, l *look, p pool) *resource {
@@ -87,8 +90,12 @@ func (a *Cloud) image(ctx context.Context, l *look, p pool) *resource {
 			if err != nil {
 				return "", nil, err
 			}
+			owner := canonical[a.partition]
+			if owner == "" {
+				return "", nil, fmt.Errorf("Canonical publishes no image in %s: name one under image", a.region)
+			}
 			name := map[string]string{"arm64": "arm64", "x86_64": "amd64"}[arch]
-			in = &ec2.DescribeImagesInput{Owners: []string{canonical}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
+			in = &ec2.DescribeImagesInput{Owners: []string{owner}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
 				filter("architecture", arch), filter("state", "available")}}
 		}
 		all, err := pages(func(next *string) ([]ec2types.Image, *string, error) {
