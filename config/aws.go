@@ -20,12 +20,12 @@ type AWSProvider struct {
 // AWSNetwork is the VPC and its subnets: one of the cluster's own, or one that is there.
 type AWSNetwork struct {
 	CIDR  string   `json:"cidr,omitempty"`  // of a VPC of the cluster's own: 10.0.0.0/16
-	Zones []string `json:"zones,omitempty"` // eu-west-1a...; empty: the first three that are available
+	Zones []string `json:"zones,omitempty"` // eu-west-1a...; empty: the first three that have NAT gateways and network load balancers
 	// NAT is what leads out of the private subnets: single (one for all), zone (one in each zone), or none: nodes are in
 	// the public subnets.
 	NAT string `json:"nat,omitempty"`
-	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets. The load balancer is in the first one of each zone: of
-	// PublicSubnets, if these are named and it faces the internet. So is the bastion.
+	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets. A bastion is in PublicSubnets, and so is a load balancer that
+	// faces the internet, if there are any; else it is in Subnets, in the first one of each zone.
 	VPC           string   `json:"vpc,omitempty"`
 	Subnets       []string `json:"subnets,omitempty"`
 	PublicSubnets []string `json:"publicSubnets,omitempty"`
@@ -50,7 +50,7 @@ type AWSSSH struct {
 // AWSLoadBalancer is a network load balancer.
 type AWSLoadBalancer struct {
 	Scheme string   `json:"scheme,omitempty"` // internet-facing, or internal
-	From   []string `json:"from,omitempty"`   // ranges from which the API is reached, beside the VPC; empty: everybody's
+	From   []string `json:"from,omitempty"`   // ranges from which the API is reached, beside the nodes; empty: everybody's, or nobody's of an internal one but the VPC's
 }
 
 // AWSMachines are machines that are alike.
@@ -59,7 +59,7 @@ type AWSMachines struct {
 	InstanceType string `json:"instanceType,omitempty"` // t3.medium; its architecture is that of the image
 	Image        string `json:"image,omitempty"`        // ami-...; empty: the newest Ubuntu 24.04 of Canonical's, kept while the machines live
 	DiskGiB      int32  `json:"diskGiB,omitempty"`      // of the root volume, gp3, encrypted: 40
-	// InstanceProfile is the name of one that is there; empty: one with least privileges is made.
+	// InstanceProfile is the name of one that is there; empty: control planes get one with least privileges, which is made, and workers none.
 	InstanceProfile string `json:"instanceProfile,omitempty"`
 }
 

@@ -188,3 +188,11 @@ func token(words ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
 	return hex.EncodeToString(sum[:])
 }
+
+// privateName is the name that EC2 gives an address.
+func privateName(region, ip string) string {
+	if region += ".compute"; region == "us-east-1.compute" {
+		region = "ec2"
+	}
+	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + region + ".internal"
+}

@@ -274,14 +274,6 @@ func poolOf(i ec2types.Instance) string {
 // PoolLabel names a node's pool.
 const PoolLabel = "kubewright.dev/pool"
 
-// privateName is the name that EC2 gives an address.
-func privateName(region, ip string) string {
-	if region += ".compute"; region == "us-east-1.compute" {
-		region = "ec2"
-	}
-	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + region + ".internal"
-}
-
 // node is a machine as the other providers know it.
 func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
 	ip := sdk.ToString(i.PrivateIpAddress)
