@@ -45,6 +45,9 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		enough = looks
 	}
 	deleted, err = a.endAll(ctx, enough, func() ([][]thing, error) { return a.things(ctx) })
+	if held := a.strangers(ctx, err); len(held) > 0 {
+		err = fmt.Errorf("%w\nin the VPC, and not of the cluster: %s", err, strings.Join(held, ", "))
+	}
 	if err != nil {
 		return deleted, err
 	}
@@ -90,7 +93,7 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func() ([][]thing, 
 			continue
 		}
 		if time.Since(began) > a.Patience {
-			return deleted, a.stays(ctx, levels, left)
+			return deleted, a.stays(levels, left)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return deleted, err
@@ -148,8 +151,11 @@ func inUse(err error) bool {
 	return false
 }
 
-// stays says what could not be deleted, and what holds it.
-func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
+// errStays is of what something else still uses.
+var errStays = errors.New("remove what is not the cluster's by hand, and run this again")
+
+// stays says what could not be deleted, and why.
+func (a *Cloud) stays(levels [][]thing, l *left) error {
 	var all []string
 	for _, t := range slices.Concat(levels...) {
 		why := "it does not end"
@@ -158,10 +164,7 @@ func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
 		}
 		all = append(all, fmt.Sprintf("%s: %s", t, why))
 	}
-	if held := a.strangers(ctx); len(held) > 0 {
-		all = append(all, "in the VPC, and not of the cluster: "+strings.Join(held, ", "))
-	}
-	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\nremove what is not the cluster's by hand, and run this again", a.Patience, strings.Join(all, "\n  "))
+	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\n%w", a.Patience, strings.Join(all, "\n  "), errStays)
 }
 
 // forgetKey removes the key that was made for the cluster, and the keys of its machines.

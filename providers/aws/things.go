@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -167,9 +168,9 @@ func (a *Cloud) securityGroups(ctx context.Context) ([]thing, error) {
 	})
 }
 
-// strangers are what is in the cluster's VPC and is somebody else's: their network interfaces tell.
-func (a *Cloud) strangers(ctx context.Context) (all []string) {
-	if !a.aws.Network.Own() || len(a.vpcs) == 0 {
+// strangers are what is in the cluster's VPC when all of the cluster is gone that can go: their network interfaces tell.
+func (a *Cloud) strangers(ctx context.Context, why error) (all []string) {
+	if !errors.Is(why, errStays) || !a.aws.Network.Own() || len(a.vpcs) == 0 {
 		return nil
 	}
 	some, _ := pages(func(next *string) ([]ec2types.NetworkInterface, *string, error) {
