@@ -57,6 +57,9 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 		if b == nil || err != nil {
 			return "", nil, err
 		}
+		if have := string(b.Scheme); have != a.aws.LoadBalancer.Scheme {
+			return "", nil, fmt.Errorf("it is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
+		}
 		var lacks []string
 		for _, s := range w.balanced {
 			id := s.name // of one that is given

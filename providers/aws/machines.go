@@ -129,7 +129,8 @@ func (a *Cloud) runInstance(ctx context.Context, l *look, p pool, template *reso
 			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
 				ClientToken: sdk.String(token(append([]string{template.id, subnet.id, name}, before...)...))}
 			if p.public {
-				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(), AssociatePublicIpAddress: sdk.Bool(true)}}
+				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(),
+					AssociatePublicIpAddress: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}
 			}
 			more := []string{}
 			if p.Name != bastionPart {

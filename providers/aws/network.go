@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -41,12 +42,15 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	w.vpc = vpc
 	vpc.find = func() (string, []string, error) {
 		v, err := ourVPC(l)
-		if v == nil || err != nil {
+		if err != nil {
 			return "", nil, err
 		}
-		some, err := l.subnets() // which are made after its names are on
-		if len(some) > 0 {
-			return *v.VpcId, nil, err
+		some, err := l.subnets()
+		switch {
+		case len(some) > 0: // it is there, even if it is not seen; and they are made after its names are on
+			return sdk.ToString(cmp.Or(v, &ec2types.Vpc{VpcId: some[0].VpcId}).VpcId), nil, err
+		case v == nil:
+			return "", nil, err
 		}
 		return *v.VpcId, []string{"dns names"}, err
 	}

@@ -93,6 +93,8 @@ func TestANetworkThatCannotBeChangedIsRefused(t *testing.T) {
 		_, err := connect(t, parse(t, "network: "+network)).Create(t.Context())
 		wants(t, err, "write what they were", "`kubewright down`")
 	}
+	_, err := connect(t, parse(t, "loadBalancer: {scheme: internal}")).Create(t.Context())
+	wants(t, err, "write loadBalancer.scheme: internet-facing")
 	if after := c.Resources(); !slices.Equal(before, after) {
 		t.Errorf("there was %s\nthere is %s", before, after)
 	}
@@ -232,6 +234,25 @@ func TestDownOfTwoVPCs(t *testing.T) {
 	}
 	if left := c.Resources(); len(left) > 0 {
 		t.Errorf("left: %s", fmt.Sprint(left))
+	}
+}
+
+// Subnets tell of their VPC, where that is not seen.
+func TestAVPCThatIsNotSeenIsNotMadeAgain(t *testing.T) {
+	start(t, cloud.Options{})
+	a := made(t, small)
+	l := a.look(t.Context())
+	vpcs, err := l.vpcs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.vpcs = func() ([]ec2types.Vpc, error) { return nil, nil }
+	w, err := a.network(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, lacks, err := w.vpc.find(); err != nil || id != *vpcs[0].VpcId || len(lacks) > 0 {
+		t.Errorf("%q lacks %v, %v", id, lacks, err)
 	}
 }
 
