@@ -3,7 +3,6 @@ package aws
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -84,7 +83,7 @@ func (a *Cloud) natGateway(l *look, name string, subnet, address, gateway *resou
 		return *n.NatGatewayId, nil, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id, ClientToken: sdk.String(token(subnet.id, address.id, name, gone(l, name))),
+		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id,
 			TagSpecifications: a.specified(ec2types.ResourceTypeNatgateway, name)})
 		if err != nil {
 			return "", err
@@ -112,17 +111,4 @@ func (a *Cloud) natGateway(l *look, name string, subnet, address, gateway *resou
 
 func ofNAT(n ec2types.NatGateway) (string, []ec2types.Tag, bool) {
 	return *n.NatGatewayId, n.Tags, n.State == ec2types.NatGatewayStatePending || n.State == ec2types.NatGatewayStateAvailable
-}
-
-// gone are those of a name that were there before: for the same token AWS would give us them again.
-func gone(l *look, name string) string {
-	all, _ := l.nats() // that they could be asked for, find has seen
-	var ids []string
-	for _, n := range all {
-		if tagOf(n.Tags, partTag) == name {
-			ids = append(ids, *n.NatGatewayId)
-		}
-	}
-	slices.Sort(ids)
-	return fmt.Sprint(ids)
 }

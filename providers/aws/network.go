@@ -197,7 +197,7 @@ func (a *Cloud) table(l *look, vpc *resource, name string, gateway *resource) *r
 		return *t.RouteTableId, []string{"default route"}, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, ClientToken: sdk.String(token(vpc.id, name)), TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
+		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
 		if err != nil {
 			return "", err
 		}
