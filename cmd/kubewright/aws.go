@@ -20,6 +20,7 @@ import (
 // awsOptions are how machines in EC2 are treated.
 type awsOptions struct {
 	makes bool // the command makes machines
+	ends  bool // or ends them, whatever else the document says
 	say   func(format string, args ...any)
 
 	cloud   *aws.Cloud
@@ -35,6 +36,11 @@ const infrastructure = "infrastructure"
 // open finds the account and the region.
 func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 	if o.cloud == nil {
+		if !o.ends {
+			if err := c.ForeseeAWS(); err != nil {
+				return fmt.Errorf("the document is not valid: %w", err)
+			}
+		}
 		if o.cloud, err = aws.New(ctx, c); err == nil && o.say != nil {
 			o.cloud.Say = o.say
 		}
@@ -153,7 +159,7 @@ type infrastructureResult struct {
 // runInfrastructure makes the machines, and leaves it to others to make a cluster of them.
 func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config.Cluster, begin time.Time) error {
 	if err := o.aws.complete(ctx, c); err != nil {
-		return err
+		return misuse(err)
 	}
 	v.close()
 	r := infrastructureResult{fleetResult{Kind: "Up", Cluster: c.Metadata.Name, Changes: len(o.aws.changes), Seconds: time.Since(begin).Seconds()}, c.Spec.ControlPlane.Endpoint, c.Spec.Hosts}
@@ -212,6 +218,7 @@ func printInfrastructure(w io.Writer, changes []aws.Change) {
 
 // confirmDoomed says what will be deleted, and asks.
 func (o *fleetOptions) confirmDoomed(ctx context.Context, c *config.Cluster, yes bool) error {
+	o.aws.ends = true
 	if err := o.aws.open(ctx, c); err != nil {
 		return misuse(err)
 	}
