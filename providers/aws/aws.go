@@ -56,7 +56,8 @@ type Cloud struct {
 	iam     *iam.Client
 	sts     *sts.Client
 	surplus []config.Node
-	vpc     string // its id, once it is found by who deletes
+	started map[string]time.Time // machines of nodes, or what leads to them, whichever was later
+	vpc     string               // its id, once it is found by who deletes
 
 	// Say tells a person what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)

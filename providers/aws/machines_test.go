@@ -3,6 +3,7 @@ package aws
 import (
 	"slices"
 	"testing"
+	"time"
 
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -87,5 +88,49 @@ func TestANewMachineBootsTheImageOfTheDay(t *testing.T) {
 	_, _, after := up(t, "pools: [{name: w, count: 2}]")
 	if *before["w-0"].InstanceId != *after["w-0"].InstanceId || *after["w-0"].ImageId == *after["w-1"].ImageId {
 		t.Errorf("w-0 boots %s, and w-1 %s", *after["w-0"].ImageId, *after["w-1"].ImageId)
+	}
+}
+
+// Machines that came up after others were told of as too many have left no cluster.
+func TestThoseAloneAreEndedThatHaveLeftTheCluster(t *testing.T) {
+	start(t, cloud.Options{})
+	up(t, "pools: [{name: w, count: 3}]")
+	a, _, _ := up(t, "pools: [{name: w, count: 1}]")
+	_, _, before := up(t, "pools: [{name: w, count: 4}]")
+	if _, err := a.terminate(t.Context(), *before["w-1"].InstanceId); err != nil { // somebody was faster
+		t.Fatal(err)
+	}
+	if changes, err := a.Shrink(t.Context()); err != nil || len(changes) != 2 {
+		t.Errorf("%v, %v", changes, err)
+	}
+	if _, _, after := up(t, "pools: [{name: w, count: 4}]"); *after["w-3"].InstanceId != *before["w-3"].InstanceId || *after["w-2"].InstanceId == *before["w-2"].InstanceId {
+		t.Error("w-3 was ended, and not w-2")
+	}
+}
+
+func TestAWSSaysWhichMachinesAreGone(t *testing.T) {
+	s := start(t, cloud.Options{})
+	a, d, machines := up(t, "pools: [{name: w, count: 3}]")
+	if all := a.Young(time.Hour); len(all) != 4 {
+		t.Errorf("young are %v", all)
+	}
+	if all := a.Young(0); len(all) != 0 {
+		t.Errorf("young are %v", all)
+	}
+	for n, part := range []string{"w-0", "w-1"} {
+		if _, err := a.terminate(t.Context(), *machines[part].InstanceId); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			s.Forget()
+		}
+	}
+	nodes := slices.Clone(d.Spec.Hosts)
+	nodes = append(nodes, config.Node{Name: "by-hand"}, config.Node{Name: "elsewhere", ProviderID: "aws:///us-east-1a/i-0123456789abcdef0"}, config.Node{Name: "kind", ProviderID: "kind://docker/a/b"})
+	names, err := a.Gone(t.Context(), nodes)
+	want := []string{d.Spec.Hosts[1].Name, d.Spec.Hosts[2].Name}
+	slices.Sort(want)
+	if err != nil || !slices.Equal(names, want) {
+		t.Errorf("gone are %v, not %v: %v", names, want, err)
 	}
 }
