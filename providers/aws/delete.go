@@ -30,7 +30,7 @@ func (t thing) String() string {
 
 // Doomed lists what Delete would delete: all that carries the cluster's tags, that of its Services and volumes among it.
 func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
-	all, err := a.things(ctx)
+	all, err := a.things(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -46,16 +46,21 @@ func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
 func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 	began, wait := time.Now(), a.Pause/20
 	said, empty := map[string]bool{}, 0
-	enough := 2 // looks that find nothing: not every one may show at once what was made last
+	var of, later map[string]bool // what is waited for, and what comes after it; nil: all is looked at
+	enough := 2                   // looks that find nothing: not every one may show at once what was made last
 	if _, err := os.Stat(a.busy()); err == nil {
 		enough = looks
 	}
 	for {
-		levels, err := a.things(ctx)
+		levels, err := a.things(ctx, of)
 		if err != nil {
 			return deleted, err
 		}
 		if len(slices.Concat(levels...)) == 0 {
+			if of != nil {
+				of, later = later, nil
+				continue
+			}
 			if empty++; empty == enough {
 				return deleted, a.forgetKey()
 			}
@@ -66,10 +71,14 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		}
 		empty = 0
 		left := &left{why: map[string]error{}}
-		n := 0
-		for _, level := range levels {
-			n += a.end(ctx, level, left, said)
-			if left.fatal != nil || len(left.why) < len(level) && n > 0 || slices.ContainsFunc(level, func(t thing) bool { return t.gone }) {
+		n, narrow := 0, of != nil
+		of, later = nil, nil
+		for i, level := range levels {
+			ended := a.end(ctx, level, left, said)
+			n += ended
+			going := func(t thing) bool { return t.gone || ended > 0 && t.slow() }
+			if left.fatal != nil || ended > 0 && len(left.why) > 0 || slices.ContainsFunc(level, going) {
+				of, later = kindsOf(levels[:i+1]), kindsOf(levels[i+1:])
 				break // what ends is waited for before what it stands on is tried
 			}
 		}
@@ -82,16 +91,36 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		}
 		if n > 0 {
 			began, wait = time.Now(), a.Pause/20
-			continue
-		}
-		if time.Since(began) > a.Patience {
-			return deleted, a.stays(ctx, levels, left)
+		} else if time.Since(began) > a.Patience {
+			if !narrow {
+				return deleted, a.stays(ctx, levels, left)
+			}
+			of = nil // a last look at everything
 		}
 		if err := pause(ctx, wait); err != nil {
 			return deleted, err
 		}
 		wait = min(wait*3/2, a.Pause)
 	}
+}
+
+// slow tells of what does not end at once.
+func (t thing) slow() bool {
+	return slices.Contains([]string{"load-balancer", "instance", "nat-gateway", "volume"}, t.kind)
+}
+
+// kindsOf are those of all things of some levels; nil: there are none.
+func kindsOf(levels [][]thing) (kinds map[string]bool) {
+	for _, t := range slices.Concat(levels...) {
+		if kinds == nil {
+			kinds = map[string]bool{}
+		}
+		kinds[t.kind] = true
+		if t.kind == "role" {
+			kinds["instance-profile"] = true // they are asked for together
+		}
+	}
+	return kinds
 }
 
 // left is what could not be deleted in a round, and why.

@@ -58,7 +58,7 @@ func TestWhatOthersHaveDeletedIsMadeAgain(t *testing.T) {
 	up(t, small)
 	want := kinds(s)
 	a := connect(t, parse(t, small))
-	all, err := a.things(t.Context())
+	all, err := a.things(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
