@@ -50,6 +50,9 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error
 			others = append(others, made...)
 		}
 	}
+	if len(a.aws.Tags) > 0 {
+		roots = append(roots, a.tagging(ctx, l))
+	}
 	running := a.running(ctx, l, "control planes", planes)
 	roots = append(roots, running)
 	if len(others) > 0 {
