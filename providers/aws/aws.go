@@ -56,6 +56,7 @@ type Cloud struct {
 	iam     *iam.Client
 	sts     *sts.Client
 	surplus []config.Node
+	leaving []Change             // their ends
 	started map[string]time.Time // machines of nodes, or what leads to them, whichever was later
 	vpc     string               // its id, once it is found by who deletes
 

@@ -107,7 +107,7 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	}
 	all, err := l.instances()
 	for _, i := range a.extra(all) {
-		changes = append(changes, Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId})
+		changes = append(changes, ending(i))
 	}
 	return changes, err
 }
@@ -148,16 +148,18 @@ func (a *Cloud) Surplus() []config.Node { return a.surplus }
 
 // Shrink ends the machines of [Cloud.Surplus], which have left the cluster, and no others that may have come up since.
 func (a *Cloud) Shrink(ctx context.Context) (changes []Change, err error) {
-	for _, n := range a.surplus {
-		_, id := machineOf(n)
-		if _, err := a.terminate(ctx, id); err != nil && !missing(err) { // one at a time: one that is no more would have AWS refuse all
+	for _, c := range a.leaving {
+		if _, err := a.terminate(ctx, c.Detail); err != nil && !missing(err) { // one at a time: one that is no more would have AWS refuse all
 			return changes, explain(err)
 		}
-		c := Change{"delete", "instance", n.Name, id}
 		a.Say("%s", c)
 		changes = append(changes, c)
 	}
 	return changes, nil
+}
+
+func ending(i ec2types.Instance) Change {
+	return Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
 }
 
 // machineOf takes a node's provider id apart: aws:///ZONE/ID.
@@ -222,7 +224,7 @@ func (a *Cloud) hand(l *look) error {
 	if b != nil {
 		a.c.Spec.ControlPlane.Endpoint = net.JoinHostPort(sdk.ToString(b.DNSName), strconv.Itoa(int(a.port())))
 	}
-	a.c.Spec.Hosts, a.surplus, a.started = nil, nil, map[string]time.Time{}
+	a.c.Spec.Hosts, a.surplus, a.leaving, a.started = nil, nil, nil, map[string]time.Time{}
 	leads := time.Time{} // when what leads to the nodes was started
 	jump := a.aws.SSH.ProxyJump
 	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
@@ -247,7 +249,7 @@ func (a *Cloud) hand(l *look) error {
 	}
 	for _, i := range a.extra(all) {
 		p := config.AWSPool{Name: poolOf(i)}
-		a.surplus = append(a.surplus, a.node(pool{AWSPool: p}, i, jump))
+		a.surplus, a.leaving = append(a.surplus, a.node(pool{AWSPool: p}, i, jump)), append(a.leaving, ending(i))
 	}
 	if err := a.forgetHostKeys(all); err != nil {
 		return err
