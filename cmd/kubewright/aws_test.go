@@ -1,16 +1,22 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/e2e/cloud"
+	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/providers/aws"
 )
 
 // useCloud begins an account of AWS's that a stand-in plays: cloud.
@@ -49,4 +55,50 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { f.Close() })
 	fmt.Fprintf(f, `{"command": %q, "pid": %d}`, args[1], os.Getpid())
 	ts.Check(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+}
+
+func TestAPlanSaysWhoLeaves(t *testing.T) {
+	write := func(p clusterPlan) string {
+		p.Kind = "ClusterPlan"
+		var err error
+		if p.Digest, err = phases.PlanDigest(p.Document, p.Version, p.Lock, p.Hosts); err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(p)
+		path := filepath.Join(t.TempDir(), "plan.json")
+		if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	end := aws.Change{Action: "delete", Kind: "instance", Name: "w-1", Detail: "i-1"}
+	now := clusterPlan{Leaving: []string{"w-1"}, Infrastructure: []aws.Change{end}}
+	now.Digest, _ = phases.PlanDigest("", "", "", nil)
+	if err := samePlan(write(now), now); err != nil {
+		t.Error(err)
+	}
+	other := end
+	other.Detail = "i-2"
+	for _, then := range []clusterPlan{{}, {Infrastructure: now.Infrastructure}, {Leaving: now.Leaving}, {Leaving: now.Leaving, Infrastructure: []aws.Change{other}}} {
+		if err := samePlan(write(then), now); err == nil || !strings.Contains(err.Error(), "other machines would leave the cluster") {
+			t.Errorf("%+v is taken for %+v: %v", then, now, err)
+		}
+	}
+	var b strings.Builder
+	now.Hosts = []phases.HostPlan{{Host: "cp-1"}, {Host: "w-1"}}
+	printClusterPlan(&b, now)
+	if want := "## cp-1: nothing\n\n## w-1 would leave the cluster\n\n"; b.String() != want {
+		t.Errorf("%q, not %q", b.String(), want)
+	}
+}
+
+// Who is waited for does not depend on which run has made the machines.
+func TestWhoMayBeBooting(t *testing.T) {
+	all := []*phases.Machine{{Node: config.Node{Name: "w-1"}}}
+	for made, want := range map[int]int{0: 0, 1: 1} {
+		o := awsOptions{cloud: &aws.Cloud{}, changes: make([]aws.Change, made)}
+		if n := len(o.booting(all)); n != want {
+			t.Errorf("%d changes, and %d are waited for", made, n)
+		}
+	}
 }
