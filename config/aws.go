@@ -57,7 +57,7 @@ type AWSLoadBalancer struct {
 type AWSMachines struct {
 	Count        int    `json:"count,omitempty"`
 	InstanceType string `json:"instanceType,omitempty"` // t3.medium; its architecture is that of the image
-	Image        string `json:"image,omitempty"`        // ami-...; empty: the newest Ubuntu 24.04 of Canonical's, kept while the machines live
+	Image        string `json:"image,omitempty"`        // ami-...; empty: for a new machine the newest Ubuntu 24.04 of Canonical's
 	DiskGiB      int32  `json:"diskGiB,omitempty"`      // of the root volume, gp3, encrypted: 40
 	// InstanceProfile is the name of one that is there; empty: control planes get one with least privileges, which is made, and workers none.
 	InstanceProfile string `json:"instanceProfile,omitempty"`

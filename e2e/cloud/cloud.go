@@ -107,6 +107,14 @@ func (c *Cloud) Resources() (all []string) {
 	return all
 }
 
+// Forget has what is ended no longer be described, as the real one does after an hour. Tokens are kept for a day.
+func (c *Cloud) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settle()
+	c.all = slices.DeleteFunc(c.all, (*resource).ended)
+}
+
 // ended is what stays visible for an hour after its end.
 func (r *resource) ended() bool {
 	return r.is("instanceState.name", "terminated") || r.name == "natgateway" && (r.is("state", "deleted") || r.is("state", "failed"))

@@ -58,18 +58,25 @@ var images = []struct{ owner, name, arch, date string }{
 
 // addImages publishes the images in every region, under ids that are always the same.
 func (c *Cloud) addImages() {
+	for _, i := range images {
+		c.Publish(i.owner, i.name, i.arch, i.date)
+	}
+}
+
+// Publish adds an image in every region.
+func (c *Cloud) Publish(owner, name, arch, date string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, region := range slices.Sorted(maps.Keys(c.options.Regions)) {
-		for _, i := range images {
-			k := kindOf("image")
-			if other := canonicals[partitionOf(region)]; other != "" && i.owner == canonical {
-				i.owner = other
-			}
-			id := fmt.Sprintf("ami-%x", sha256.Sum256([]byte(region+i.owner+i.name)))[:21]
-			c.all = append(c.all, &resource{kind: k, id: id, home: "/" + region, own: true, c: c, doc: doc{"imageId": id, "name": i.name, "imageLocation": i.owner + "/" + i.name,
-				"imageOwnerId": i.owner, "architecture": i.arch, "creationDate": i.date + "T04:05:06.000Z", "imageState": "available", "isPublic": true, "imageType": "machine",
-				"rootDeviceType": "ebs", "rootDeviceName": "/dev/sda1", "virtualizationType": "hvm", "hypervisor": "xen", "enaSupport": true, "platformDetails": "Linux/UNIX",
-				"blockDeviceMapping": []doc{{"deviceName": "/dev/sda1", "ebs": doc{"deleteOnTermination": true, "volumeSize": 8, "volumeType": "gp3", "encrypted": false}}}}})
+		owner := owner
+		if other := canonicals[partitionOf(region)]; other != "" && owner == canonical {
+			owner = other
 		}
+		id := fmt.Sprintf("ami-%x", sha256.Sum256([]byte(region+owner+name)))[:21]
+		c.all = append(c.all, &resource{kind: kindOf("image"), id: id, home: "/" + region, own: true, c: c, doc: doc{"imageId": id, "name": name, "imageLocation": owner + "/" + name,
+			"imageOwnerId": owner, "architecture": arch, "creationDate": date + "T04:05:06.000Z", "imageState": "available", "isPublic": true, "imageType": "machine",
+			"rootDeviceType": "ebs", "rootDeviceName": "/dev/sda1", "virtualizationType": "hvm", "hypervisor": "xen", "enaSupport": true, "platformDetails": "Linux/UNIX",
+			"blockDeviceMapping": []doc{{"deviceName": "/dev/sda1", "ebs": doc{"deleteOnTermination": true, "volumeSize": 8, "volumeType": "gp3", "encrypted": false}}}}})
 	}
 }
 

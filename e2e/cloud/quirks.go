@@ -78,6 +78,10 @@ func (q *call) once(do func(*call) doc) doc {
 		if before.asked != asked {
 			fail("IdempotentParameterMismatch", "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).")
 		}
+		made, _ := before.answer["instancesSet"].([]*resource)
+		if len(made) > 0 && !slices.ContainsFunc(made, func(r *resource) bool { return !r.ended() }) { // so since 2025; before, they were the answer
+			fail("IdempotentInstanceTerminated", "The client token you have provided is associated with a terminated instance. Please use a different client token.")
+		}
 		q.params = params{}
 		return before.answer
 	}

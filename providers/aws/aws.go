@@ -58,7 +58,9 @@ type Cloud struct {
 	iam       *iam.Client
 	sts       *sts.Client
 	surplus   []config.Node
-	vpcs      []string // their ids, once they are found by who deletes
+	leaving   []Change             // their ends
+	started   map[string]time.Time // machines of nodes, or what leads to them, whichever was later
+	vpcs      []string             // their ids, once they are found by who deletes
 
 	// Say tells a person what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)

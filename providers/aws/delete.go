@@ -30,7 +30,7 @@ func (t thing) String() string {
 
 // Doomed lists what Delete would delete: all that carries the cluster's tags, that of its Services and volumes among it.
 func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
-	all, err := a.things(ctx)
+	all, err := a.things(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 	if a.cutShort() {
 		enough = looks
 	}
-	deleted, err = a.endAll(ctx, enough, func() ([][]thing, error) { return a.things(ctx) })
+	deleted, err = a.endAll(ctx, enough, func(of map[string]bool) ([][]thing, error) { return a.things(ctx, of) })
 	if held := a.strangers(ctx, err); len(held) > 0 {
 		err = fmt.Errorf("%w\nin the VPC, and not of the cluster: %s", err, strings.Join(held, ", "))
 	}
@@ -54,16 +54,21 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 	return deleted, a.forgetKey()
 }
 
-// endAll ends things until that many looks have found none.
-func (a *Cloud) endAll(ctx context.Context, enough int, look func() ([][]thing, error)) (deleted int, err error) {
+// endAll ends things, of which look gives all or those of some kinds, until that many looks have found none.
+func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]bool) ([][]thing, error)) (deleted int, err error) {
 	began, wait := time.Now(), a.Pause/20
 	said, empty := map[string]bool{}, 0
+	var of, later map[string]bool // what is waited for, and what comes after it; nil: all is looked at
 	for {
-		levels, err := look()
+		levels, err := look(of)
 		if err != nil {
 			return deleted, err
 		}
 		if len(slices.Concat(levels...)) == 0 {
+			if of != nil {
+				of, later = later, nil
+				continue
+			}
 			if empty++; empty == enough {
 				return deleted, nil
 			}
@@ -74,10 +79,14 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func() ([][]thing, 
 		}
 		empty = 0
 		left := &left{why: map[string]error{}}
-		n := 0
-		for _, level := range levels {
-			n += a.end(ctx, level, left, said)
-			if left.fatal != nil || len(left.why) < len(level) && n > 0 || slices.ContainsFunc(level, func(t thing) bool { return t.gone }) {
+		n, narrow := 0, of != nil
+		of, later = nil, nil
+		for i, level := range levels {
+			ended := a.end(ctx, level, left, said)
+			n += ended
+			going := func(t thing) bool { return t.gone || ended > 0 && t.slow() }
+			if left.fatal != nil || ended > 0 && len(left.why) > 0 || slices.ContainsFunc(level, going) {
+				of, later = kindsOf(levels[:i+1]), kindsOf(levels[i+1:])
 				break // what ends is waited for before what it stands on is tried
 			}
 		}
@@ -90,16 +99,36 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func() ([][]thing, 
 		}
 		if n > 0 {
 			began, wait = time.Now(), a.Pause/20
-			continue
-		}
-		if time.Since(began) > a.Patience {
-			return deleted, a.stays(levels, left)
+		} else if time.Since(began) > a.Patience {
+			if !narrow {
+				return deleted, a.stays(levels, left)
+			}
+			of = nil // a last look at everything
 		}
 		if err := pause(ctx, wait); err != nil {
 			return deleted, err
 		}
 		wait = min(wait*3/2, a.Pause)
 	}
+}
+
+// slow tells of what does not end at once.
+func (t thing) slow() bool {
+	return slices.Contains([]string{"load-balancer", "instance", "nat-gateway", "volume"}, t.kind)
+}
+
+// kindsOf are those of all things of some levels; nil: there are none.
+func kindsOf(levels [][]thing) (kinds map[string]bool) {
+	for _, t := range slices.Concat(levels...) {
+		if kinds == nil {
+			kinds = map[string]bool{}
+		}
+		kinds[t.kind] = true
+		if t.kind == "role" {
+			kinds["instance-profile"] = true // they are asked for together
+		}
+	}
+	return kinds
 }
 
 // left is what could not be deleted in a round, and why.

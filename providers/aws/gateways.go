@@ -3,7 +3,6 @@ package aws
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -96,7 +95,7 @@ func (a *Cloud) natGateway(l *look, name string, subnet, address, gateway *resou
 		return *n.NatGatewayId, nil, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id, ClientToken: sdk.String(token(subnet.id, address.id, name, gone(l, name))),
+		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id,
 			TagSpecifications: a.specified(ec2types.ResourceTypeNatgateway, name)})
 		if err != nil {
 			return "", err
@@ -126,27 +125,13 @@ func ofNAT(n ec2types.NatGateway) (string, []ec2types.Tag, bool) {
 	return *n.NatGatewayId, n.Tags, n.State == ec2types.NatGatewayStatePending || n.State == ec2types.NatGatewayStateAvailable
 }
 
-// gone are those of a name that were there before: for the same token AWS would give us them again.
-func gone(l *look, name string) string {
-	all, _ := l.nats() // that they could be asked for, find has seen
-	var ids []string
-	for _, n := range all {
-		if tagOf(n.Tags, partTag) == name {
-			ids = append(ids, *n.NatGatewayId)
-		}
-	}
-	slices.Sort(ids)
-	return fmt.Sprint(ids)
-}
-
 const everywhere = "0.0.0.0/0"
 
 // table leads everything that is not in the VPC to a gateway.
-func (a *Cloud) table(l *look, w *network, name string, gateway *resource) *resource {
-	vpc := w.vpc
+func (a *Cloud) table(l *look, vpc *resource, name string, gateway *resource) *resource {
 	r := &resource{kind: "route-table", name: name, detail: everywhere + " by " + gateway.name, after: []*resource{vpc}}
 	r.find = func() (string, []string, error) {
-		t, err := part(l.tables, ofTable, name)
+		t, err := ourTable(l, name)
 		if t == nil || err != nil {
 			return "", nil, err
 		}
@@ -158,11 +143,7 @@ func (a *Cloud) table(l *look, w *network, name string, gateway *resource) *reso
 		return *t.RouteTableId, []string{"default route"}, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		old, err := w.obsolete(l) // of which there are others when one of this name is made again: for the same token AWS would give us the first
-		if err != nil {
-			return "", err
-		}
-		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, ClientToken: sdk.String(token(append([]string{vpc.id, name}, old...)...)), TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
+		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
 		if err != nil {
 			return "", err
 		}
@@ -177,6 +158,11 @@ func (a *Cloud) table(l *look, w *network, name string, gateway *resource) *reso
 		return err
 	}}}
 	return r
+}
+
+// ourTable is the one by which subnets go, where there are two.
+func ourTable(l *look, name string) (*ec2types.RouteTable, error) {
+	return part(l.tables, ofTable, name, func(t ec2types.RouteTable) bool { return len(t.Associations) > 0 })
 }
 
 func ofTable(t ec2types.RouteTable) (string, []ec2types.Tag, bool) {

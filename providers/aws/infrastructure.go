@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -48,6 +49,9 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *netw
 		} else {
 			others = append(others, made...)
 		}
+	}
+	if len(a.aws.Tags) > 0 {
+		roots = append(roots, a.tagging(ctx, l))
 	}
 	running := a.running(ctx, l, "control planes", planes)
 	roots = append(roots, running)
@@ -104,7 +108,7 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	if ids, err := a.superfluous(l, net, len(changes) > 0 || a.cutShort()); err != nil {
 		return nil, explain(err)
 	} else if len(ids) > 0 {
-		gone, err := a.among(ctx, ids)
+		gone, err := a.among(ctx, ids, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +116,7 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	}
 	all, err := l.instances()
 	for _, i := range a.extra(all) {
-		changes = append(changes, Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId})
+		changes = append(changes, ending(i))
 	}
 	return changes, err
 }
@@ -162,23 +166,59 @@ func (a *Cloud) Hosts(ctx context.Context) error {
 // Surplus are nodes of machines that the document no longer wishes for.
 func (a *Cloud) Surplus() []config.Node { return a.surplus }
 
-// Shrink ends the machines that are not wished for. They have left the cluster.
+// Shrink ends the machines of [Cloud.Surplus], which have left the cluster, and no others that may have come up since.
 func (a *Cloud) Shrink(ctx context.Context) (changes []Change, err error) {
-	all, err := a.look(ctx).instances()
-	if err != nil {
-		return nil, explain(err)
-	}
-	var ids []string
-	for _, i := range a.extra(all) {
-		c := Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
+	for _, c := range a.leaving {
+		if _, err := a.terminate(ctx, c.Detail); err != nil && !missing(err) { // one at a time: one that is no more would have AWS refuse all
+			return changes, explain(err)
+		}
 		a.Say("%s", c)
-		changes, ids = append(changes, c), append(ids, *i.InstanceId)
+		changes = append(changes, c)
+	}
+	return changes, nil
+}
+
+func ending(i ec2types.Instance) Change {
+	return Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
+}
+
+// machineOf takes a node's provider id apart: aws:///ZONE/ID.
+func machineOf(n config.Node) (zone, id string) {
+	zone, id, _ = strings.Cut(strings.TrimPrefix(n.ProviderID, "aws:///"), "/")
+	return zone, id
+}
+
+// Gone are those of some nodes whose machines AWS has ended, or does not know any more.
+func (a *Cloud) Gone(ctx context.Context, nodes []config.Node) (names []string, err error) {
+	ids := map[string]string{}
+	for _, n := range nodes {
+		if zone, id := machineOf(n); id != "" && strings.HasPrefix(zone, a.region) { // of others AWS would know nothing here
+			ids[id] = n.Name
+		}
 	}
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	_, err = a.terminate(ctx, ids...)
-	return changes, explain(err)
+	all, err := pages(a.describeInstances(ctx, ec2.DescribeInstancesInput{Filters: []ec2types.Filter{filter("instance-id", sorted(ids)...)}}))
+	if err != nil {
+		return nil, explain(err)
+	}
+	for _, i := range all {
+		if _, _, alive := ofInstance(i); alive {
+			delete(ids, *i.InstanceId)
+		}
+	}
+	return slices.Sorted(maps.Values(ids)), nil
+}
+
+// Young are nodes whose machines were started not longer ago than that: they may be booting, or what leads to them.
+func (a *Cloud) Young(limit time.Duration) (names []string) {
+	for name, at := range a.started {
+		if time.Since(at) < limit {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (a *Cloud) terminate(ctx context.Context, ids ...string) (*ec2.TerminateInstancesOutput, error) {
@@ -204,7 +244,8 @@ func (a *Cloud) hand(l *look) error {
 	if b != nil {
 		a.c.Spec.ControlPlane.Endpoint = net.JoinHostPort(sdk.ToString(b.DNSName), strconv.Itoa(int(a.port())))
 	}
-	a.c.Spec.Hosts, a.surplus = nil, nil
+	a.c.Spec.Hosts, a.surplus, a.leaving, a.started = nil, nil, nil, map[string]time.Time{}
+	leads := time.Time{} // when what leads to the nodes was started
 	jump := a.aws.SSH.ProxyJump
 	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
 		return err
@@ -212,7 +253,7 @@ func (a *Cloud) hand(l *look) error {
 		if sdk.ToString(i.PublicIpAddress) == "" {
 			return fmt.Errorf("AWS: the bastion %s is %s, and has no public address: run `kubewright up`, which starts it; if it runs, terminate it first, and another is made", *i.InstanceId, i.State.Name)
 		}
-		jump = bastionUser + "@" + sdk.ToString(i.PublicIpAddress)
+		jump, leads = bastionUser+"@"+sdk.ToString(i.PublicIpAddress), sdk.ToTime(i.LaunchTime)
 	}
 	for _, p := range a.nodePools() {
 		for _, name := range p.parts() {
@@ -221,13 +262,17 @@ func (a *Cloud) hand(l *look) error {
 				return err
 			}
 			if i != nil {
-				a.c.Spec.Hosts = append(a.c.Spec.Hosts, a.node(p, *i, jump))
+				n := a.node(p, *i, jump)
+				a.c.Spec.Hosts = append(a.c.Spec.Hosts, n)
+				if a.started[n.Name] = leads; sdk.ToTime(i.LaunchTime).After(leads) {
+					a.started[n.Name] = *i.LaunchTime
+				}
 			}
 		}
 	}
 	for _, i := range a.extra(all) {
 		p := config.AWSPool{Name: poolOf(i)}
-		a.surplus = append(a.surplus, a.node(pool{AWSPool: p}, i, jump))
+		a.surplus, a.leaving = append(a.surplus, a.node(pool{AWSPool: p}, i, jump)), append(a.leaving, ending(i))
 	}
 	if err := a.forgetHostKeys(all); err != nil {
 		return err

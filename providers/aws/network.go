@@ -67,7 +67,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	}}}
 	gateway := a.internetGateway(l, vpc)
 	w.gateway = gateway
-	publicTable := a.table(l, w, "public", gateway)
+	publicTable := a.table(l, vpc, "public", gateway)
 	publicCIDRs, privateCIDRs := divide(netip.MustParsePrefix(cidr), len(w.zones))
 	if !private {
 		publicCIDRs = privateCIDRs
@@ -97,7 +97,7 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 			address := a.elasticAddress(l, name)
 			w.outlets = append(w.outlets, address)
 			nat = a.natGateway(l, name, subnet, address, gateway)
-			privateTable = a.table(l, w, strings.Replace(name, "nat", "private", 1), nat)
+			privateTable = a.table(l, vpc, strings.Replace(name, "nat", "private", 1), nat)
 		}
 		node := a.subnet(l, vpc, "private-"+zone, zone, privateCIDRs[i], "kubernetes.io/role/internal-elb", false)
 		w.nodes = append(w.nodes, node)

@@ -156,13 +156,21 @@ func TestASubnetOfSomebodyElsesInTheWayIsTold(t *testing.T) {
 	wants(t, err, "subnet private-eu-west-1a", *s.Subnet.SubnetId, "10.0.1.0/24", "remove that")
 }
 
-// A VPC, an internet gateway and an address have no token: where AWS does not tell yet what a run has made that was cut short, and
-// the next one is on another machine, each is made twice.
+// What is made without a token is made twice where AWS does not tell yet what a run has made that was cut short, and the next one is on
+// another machine.
 func TestWhatWasMadeTwiceIsRemoved(t *testing.T) {
-	c := start(t, whims())
+	times := func(c *cloud.Cloud, action string) (n int) {
+		for _, q := range c.Calls() {
+			if q.Action == action && q.Code == "" {
+				n++
+			}
+		}
+		return n
+	}
+	once := start(t, whims())
 	made(t, small)
-	want := kinds(c)
-	for _, action := range []string{"CreateVpc", "CreateInternetGateway", "AllocateAddress"} {
+	want := kinds(once)
+	for _, action := range []string{"CreateVpc", "CreateInternetGateway", "AllocateAddress", "CreateRouteTable"} {
 		c := start(t, whims())
 		a := connect(t, parse(t, small))
 		c.Change(func(o *cloud.Options) {
@@ -183,14 +191,8 @@ func TestWhatWasMadeTwiceIsRemoved(t *testing.T) {
 		if _, err := connect(t, parse(t, small)).Create(t.Context()); err != nil {
 			t.Fatalf("%s: %v", action, err)
 		}
-		twice := 0
-		for _, q := range c.Calls() {
-			if q.Action == action && q.Code == "" {
-				twice++
-			}
-		}
-		if have := kinds(c); twice != 2 || !slices.Equal(have, want) {
-			t.Errorf("%s: done %d times, and there is\n%s\nnot\n%s", action, twice, strings.Join(have, "\n"), strings.Join(want, "\n"))
+		if have := kinds(c); times(c, action) <= times(once, action) || !slices.Equal(have, want) {
+			t.Errorf("%s: done %d times, and there is\n%s\nnot\n%s", action, times(c, action), strings.Join(have, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }

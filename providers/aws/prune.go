@@ -15,15 +15,17 @@ func (a *Cloud) cutShort() bool {
 	return err == nil
 }
 
-// obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed.
+// obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed, and of those that no subnet goes by.
 func (w *network) obsolete(l *look) (ids []string, err error) {
 	all, err := l.tables()
 	for _, t := range all {
-		if !slices.ContainsFunc(w.roots, func(r *resource) bool { return r.kind == "route-table" && r.name == tagOf(t.Tags, partTag) }) {
+		name := tagOf(t.Tags, partTag)
+		ours, _ := ourTable(l, name) // of the same answer
+		wanted := slices.ContainsFunc(w.roots, func(r *resource) bool { return r.kind == "route-table" && r.name == name })
+		if !wanted || *ours.RouteTableId != *t.RouteTableId {
 			ids = append(ids, *t.RouteTableId)
 		}
 	}
-	slices.Sort(ids)
 	return ids, err
 }
 
@@ -108,24 +110,55 @@ func (w *network) superfluousGateways(l *look) (ids []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	nats, err := l.nats()
+	if err != nil {
+		return nil, err
+	}
+	routed, err := routedNATs(l)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nats { // a gateway that is in use is kept, with its address
+		if _, wanted := kept[tagOf(n.Tags, partTag)]; wanted && routed[*n.NatGatewayId] {
+			kept[tagOf(n.Tags, partTag)] = addressOf(n)
+		}
+	}
 	for _, e := range addresses {
 		if *e.AllocationId != kept[tagOf(e.Tags, partTag)] {
 			ids = append(ids, *e.AllocationId)
 		}
 	}
-	nats, err := l.nats()
 	for _, n := range nats {
-		_, wanted := kept[tagOf(n.Tags, partTag)]
-		if _, _, there := ofNAT(n); !wanted && (there || n.State == ec2types.NatGatewayStateDeleting) {
-			ids = append(ids, sdk.ToString(n.NatGatewayId))
+		by, wanted := kept[tagOf(n.Tags, partTag)]
+		if _, _, there := ofNAT(n); (!wanted || addressOf(n) != by) && (there || n.State == ec2types.NatGatewayStateDeleting) {
+			ids = append(ids, *n.NatGatewayId)
+		}
+	}
+	return ids, nil
+}
+
+// routedNATs are the gateways to which the cluster's tables lead.
+func routedNATs(l *look) (map[string]bool, error) {
+	ids := map[string]bool{}
+	all, err := l.tables()
+	for _, t := range all {
+		for _, r := range t.Routes {
+			ids[sdk.ToString(r.NatGatewayId)] = true
 		}
 	}
 	return ids, err
 }
 
+func addressOf(n ec2types.NatGateway) string {
+	for _, e := range n.NatGatewayAddresses {
+		return sdk.ToString(e.AllocationId)
+	}
+	return ""
+}
+
 // among are the cluster's things with these ids, in the order in which they can go.
-func (a *Cloud) among(ctx context.Context, ids []string) ([][]thing, error) {
-	all, err := a.things(ctx)
+func (a *Cloud) among(ctx context.Context, ids []string, of map[string]bool) ([][]thing, error) {
+	all, err := a.things(ctx, of)
 	for i := range all {
 		all[i] = slices.DeleteFunc(all[i], func(t thing) bool { return !slices.Contains(ids, t.id) })
 	}
@@ -145,10 +178,10 @@ func (a *Cloud) prune(ctx context.Context, ids []string) ([]Change, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	all, err := a.among(ctx, ids)
+	all, err := a.among(ctx, ids, nil)
 	if err != nil {
 		return nil, err
 	}
-	_, err = a.endAll(ctx, 2, func() ([][]thing, error) { return a.among(ctx, ids) })
+	_, err = a.endAll(ctx, 2, func(of map[string]bool) ([][]thing, error) { return a.among(ctx, ids, of) })
 	return listed(all), err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
 // balancers are the load balancers with the cluster's tag, or with that of its Services.
@@ -53,18 +54,15 @@ func (a *Cloud) targetGroups(ctx context.Context) ([]thing, error) {
 	})
 }
 
-// tagged are those that carry the cluster's tag, or in its VPC that of its controllers; AWS tells the tags of twenty at a time.
+// tagged are those that carry the cluster's tag, or in its VPC that of its controllers.
 func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string, err error, as func(arn string) thing) (all []thing, _ error) {
 	key, value := a.kubernetes()
 	for some := range slices.Chunk(arns, 20) {
-		out, e := a.elb.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: some})
+		tags, e := a.tagsOf(ctx, some)
 		if e != nil {
-			if missing(e) { // one has just gone: those that are left are found in the next round
-				return all, err
-			}
 			return nil, e
 		}
-		for _, d := range out.TagDescriptions {
+		for _, d := range tags {
 			if arn := *d.ResourceArn; elbTag(d.Tags, clusterTag) == a.name || elbTag(d.Tags, key) == value && slices.Contains(a.vpcs, in[arn]) {
 				all = append(all, as(arn))
 			}
@@ -73,17 +71,37 @@ func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string,
 	return all, err
 }
 
+// tagsOf asks for the tags of up to twenty at a time. Where one has just gone AWS tells nothing of the others, so they are asked for again without it.
+func (a *Cloud) tagsOf(ctx context.Context, arns []string) ([]elbtypes.TagDescription, error) {
+	out, err := a.elb.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: arns})
+	switch {
+	case err == nil:
+		return out.TagDescriptions, nil
+	case !missing(err):
+		return nil, err
+	case len(arns) == 1:
+		return nil, nil
+	}
+	one, err := a.tagsOf(ctx, arns[:len(arns)/2])
+	if err != nil {
+		return nil, err
+	}
+	other, err := a.tagsOf(ctx, arns[len(arns)/2:])
+	return append(one, other...), err
+}
+
 // findVPC remembers the ids of the cluster's VPC, for when it is no more, and of one that was made beside it, unseen; none: there was none.
 func (a *Cloud) findVPC(l *look) error {
 	if given := a.aws.Network.VPC; given != "" {
 		a.vpcs = []string{given}
+	}
+	if len(a.vpcs) > 0 {
 		return nil
 	}
 	all, err := l.vpcs()
 	for _, v := range all {
 		a.vpcs = append(a.vpcs, *v.VpcId)
 	}
-	a.vpcs = unique(a.vpcs)
 	return err
 }
 
