@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -106,13 +107,17 @@ func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resour
 	for n := range p.subnets {
 		subnet := p.subnets[(turn+n)%len(p.subnets)]
 		for ended := 0; ; ended++ { // machines that the same words have made in the last days: AWS knows a token longer than the machine that was made for it
-			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, ImageId: &image.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
-				ClientToken: sdk.String(token(template.id, image.id, subnet.id, name, fmt.Sprint(a.aws.Tags), strconv.Itoa(ended)))}
+			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, ImageId: &image.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id}}
 			more := []string{}
 			if p.Name != bastionPart {
 				more = append(more, key, value)
 			}
 			in.TagSpecifications = append(a.specified(ec2types.ResourceTypeInstance, name, more...), a.specified(ec2types.ResourceTypeVolume, name)...)
+			said, err := json.Marshal(in) // all of it: AWS refuses a token with other words
+			if err != nil {
+				return "", err
+			}
+			in.ClientToken = sdk.String(token(string(said), strconv.Itoa(ended)))
 			out, err := a.ec2.RunInstances(ctx, in)
 			if elsewhere(err) {
 				a.Say("%s: no room in %s: %s", name, subnet.name, messageOf(err))
