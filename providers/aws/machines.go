@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -113,17 +114,12 @@ func (a *Cloud) instance(l *look, p pool, template, image, key *resource, name s
 func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resource, name string, turn int) (string, error) {
 	key, value := a.kubernetes()
 	var full []error
-	var groups []string
-	if p.public {
-		groups = p.groupIDs()
-	}
 	for n := range p.subnets {
 		subnet := p.subnets[(turn+n)%len(p.subnets)]
 		for ended := 0; ; ended++ { // machines that the same words have made in the last days: AWS knows a token longer than the machine that was made for it
-			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, ImageId: &image.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
-				ClientToken: sdk.String(token(template.id, image.id, subnet.id, name, fmt.Sprint(a.aws.Tags, groups), strconv.Itoa(ended)))}
+			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, ImageId: &image.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id}}
 			if p.public {
-				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: groups,
+				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(),
 					AssociatePublicIpAddress: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}
 			}
 			more := []string{}
@@ -131,6 +127,11 @@ func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resour
 				more = append(more, key, value)
 			}
 			in.TagSpecifications = append(a.specified(ec2types.ResourceTypeInstance, name, more...), a.specified(ec2types.ResourceTypeVolume, name)...)
+			said, err := json.Marshal(in) // all of it: AWS refuses a token with other words
+			if err != nil {
+				return "", err
+			}
+			in.ClientToken = sdk.String(token(string(said), strconv.Itoa(ended)))
 			out, err := a.ec2.RunInstances(ctx, in)
 			if elsewhere(err) {
 				a.Say("%s: no room in %s: %s", name, subnet.name, messageOf(err))
