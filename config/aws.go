@@ -20,12 +20,12 @@ type AWSProvider struct {
 // AWSNetwork is the VPC and its subnets: one of the cluster's own, or one that is there.
 type AWSNetwork struct {
 	CIDR  string   `json:"cidr,omitempty"`  // of a VPC of the cluster's own: 10.0.0.0/16
-	Zones []string `json:"zones,omitempty"` // eu-west-1a...; empty: the first three that are available
+	Zones []string `json:"zones,omitempty"` // eu-west-1a...; empty: the first three that have NAT gateways and network load balancers
 	// NAT is what leads out of the private subnets: single (one for all), zone (one in each zone), or none: nodes are in
 	// the public subnets.
 	NAT string `json:"nat,omitempty"`
-	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets, the load balancer is in all of them,
-	// or in PublicSubnets, if these are named.
+	// VPC and Subnets are ids of what is there. Nodes are spread over the subnets. A bastion is in PublicSubnets, and so is a load balancer that
+	// faces the internet, if there are any; else it is in Subnets, in the first one of each zone.
 	VPC           string   `json:"vpc,omitempty"`
 	Subnets       []string `json:"subnets,omitempty"`
 	PublicSubnets []string `json:"publicSubnets,omitempty"`
@@ -38,11 +38,11 @@ type AWSSSH struct {
 	// in the user's data folder.
 	KeyName      string `json:"keyName,omitempty"`
 	IdentityFile string `json:"identityFile,omitempty"`
-	// From are the ranges from which the nodes, or the bastion, may be reached by SSH; empty: the public address of who
-	// runs this can't be known, so everybody's.
+	// From are the ranges from which the nodes, or the bastion, may be reached by SSH. Empty: everybody's, as the public address of who
+	// runs this can't be known; but the VPC's own where nodes have no public addresses, and there is no bastion.
 	From []string `json:"from,omitempty"`
 	// Bastion is a small machine in a public subnet through which nodes in private ones are reached: its size; none: ProxyJump or a VPN
-	// leads there. Default: t4g.nano where the nodes are in private subnets.
+	// leads there. Default: t4g.nano where the nodes are in private subnets of the cluster's own VPC, unless there is a ProxyJump.
 	Bastion   string `json:"bastion,omitempty"`
 	ProxyJump string `json:"proxyJump,omitempty"` // a jump host of the user's own
 }
@@ -50,16 +50,16 @@ type AWSSSH struct {
 // AWSLoadBalancer is a network load balancer.
 type AWSLoadBalancer struct {
 	Scheme string   `json:"scheme,omitempty"` // internet-facing, or internal
-	From   []string `json:"from,omitempty"`   // ranges from which the API is reached, beside the VPC; empty: everybody's
+	From   []string `json:"from,omitempty"`   // ranges from which the API is reached, beside the nodes; empty: everybody's, or nobody's of an internal one but the VPC's
 }
 
 // AWSMachines are machines that are alike.
 type AWSMachines struct {
 	Count        int    `json:"count,omitempty"`
 	InstanceType string `json:"instanceType,omitempty"` // t3.medium; its architecture is that of the image
-	Image        string `json:"image,omitempty"`        // ami-...; empty: the newest Ubuntu 24.04 of Canonical's, kept while the machines live
+	Image        string `json:"image,omitempty"`        // ami-...; empty: for a new machine the newest Ubuntu 24.04 of Canonical's
 	DiskGiB      int32  `json:"diskGiB,omitempty"`      // of the root volume, gp3, encrypted: 40
-	// InstanceProfile is the name of one that is there; empty: one with least privileges is made.
+	// InstanceProfile is the name of one that is there; empty: control planes get one with least privileges, which is made, and workers none.
 	InstanceProfile string `json:"instanceProfile,omitempty"`
 }
 

@@ -50,10 +50,11 @@ func (m *AWSMachines) defaults() {
 	}
 }
 
-// Smallest and largest VPC of AWS, and what is left of one for the smallest subnet after it is divided.
+// The largest VPC that AWS takes, and the smallest that is worth dividing: a 64th of it is a public subnet, of 59 addresses, and a load balancer wants
+// eight that are free.
 const (
 	awsLargest  = 16
-	awsSmallest = 22
+	awsSmallest = 20
 )
 
 var (
@@ -114,6 +115,7 @@ func (c *Cluster) ValidateAWS() error {
 			p.add(at+".count", "%d: write how many there are to be", pool.Count)
 		}
 		p.awsMachines(at, pool.AWSMachines)
+		p.marks(at, pool.Labels, pool.Taints)
 		if len(pool.Zones) > 0 && len(a.Network.Zones) > 0 {
 			for _, z := range pool.Zones {
 				if !slices.Contains(a.Network.Zones, z) {
@@ -123,6 +125,35 @@ func (c *Cluster) ValidateAWS() error {
 		}
 	}
 	return Errors(p.all)
+}
+
+// ForeseeAWS is [Cluster.ValidateAWS], and [Cluster.Validate] of the document as it will be when its machines are there: what is wrong
+// with it is found before any is made.
+func (c *Cluster) ForeseeAWS() error {
+	b, err := c.Print()
+	if err != nil {
+		return err
+	}
+	later, err := Parse(b)
+	if err != nil {
+		return err
+	}
+	a := &later.Spec.Provider.AWS
+	a.Default()
+	if err := later.ValidateAWS(); err != nil {
+		return err
+	}
+	n := a.ControlPlane.Count
+	for _, pool := range a.Pools {
+		n += pool.Count
+	}
+	for i := range n {
+		later.Spec.Hosts = append(later.Spec.Hosts, Node{Name: fmt.Sprint("machine-", i)})
+	}
+	later.Spec.ControlPlane.Endpoint = "load-balancer.invalid"
+	set(&later.Spec.Addons.CloudController.Name, "aws")
+	later.Default(Versions{})
+	return later.Validate()
 }
 
 func (p *problems) awsMachines(path string, m AWSMachines) {

@@ -37,6 +37,7 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 		"{account: '12'}":                                                           "account: \"12\": write the twelve digits",
 		"{tags: {Name: a}}":                                                         "tags.Name: is not yours to set",
 		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
+		"{network: {cidr: 10.0.0.0/21}}":                                            "of /16 to /20",
 		"{network: {cidr: 10.244.0.0/16}}":                                          "overlap",
 		"{network: {nat: two}}":                                                     "network.nat: \"two\"",
 		"{network: {vpc: vpc-0a}}":                                                  "network.subnets: there is none",
@@ -55,6 +56,8 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 		"{pools: [{name: a, count: -1}]}":                                           "pools[0].count: -1",
 		"{pools: [{name: a, image: mine}]}":                                         "pools[0].image: \"mine\"",
 		"{pools: [{name: a, diskGiB: 2}]}":                                          "pools[0].diskGiB: 2",
+		"{pools: [{name: a, labels: {a/b/c: d}}]}":                                  "pools[0].labels.a/b/c",
+		"{pools: [{name: a, taints: [{key: a, effect: Never}]}]}":                   "pools[0].taints[0].effect: \"Never\"",
 		"{network: {zones: [eu-west-1a]}, pools: [{name: a, zones: [eu-west-1b]}]}": "eu-west-1b is none of the network's",
 	} {
 		if err := onAWS(t, aws).ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
@@ -69,6 +72,27 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 	for _, want := range []string{"spec.hosts: the hosts of provider aws are made", "spec.controlPlane.endpoint", "metadata.name"} {
 		if err := c.ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
+		}
+	}
+}
+
+func TestTheRestOfADocumentIsLookedAtBeforeMachinesAreMade(t *testing.T) {
+	for spec, want := range map[string]string{
+		"{provider: {name: aws, aws: {pools: [{name: w, count: 2}]}}}":                                     "",
+		"{kubernetesVersion: v1.36.9, provider: {name: aws}, network: {cni: {name: calico}}}":              "", // of a bundle, say
+		"{provider: {name: aws}, network: {cni: {name: clico}}}":                                           "spec.network.cni.name: \"clico\"",
+		"{provider: {name: aws}, addons: {ingress: none-such}}":                                            "spec.addons.ingress",
+		"{provider: {name: aws, aws: {pools: [{name: w, count: 9}]}}, network: {podCIDR: 192.168.0.0/21}}": "has room for 8 of 10 hosts",
+	} {
+		c, err := Parse([]byte("apiVersion: kubewright.dev/v1alpha1\nkind: Cluster\nmetadata: {name: prod}\nspec: " + spec + "\n"))
+		if err == nil {
+			err = c.ForeseeAWS()
+		}
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", spec, err, want)
+		}
+		if c != nil && len(c.Spec.Hosts) > 0 {
+			t.Errorf("%s: it was changed", spec)
 		}
 	}
 }

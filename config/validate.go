@@ -266,17 +266,22 @@ func (p *problems) hosts(hosts []Node) {
 		if scheme, _, ok := strings.Cut(h.ProviderID, "://"); h.ProviderID != "" && (!ok || scheme == "" || strings.ContainsAny(h.ProviderID, " \"'")) {
 			p.add(at+".providerID", "%q: write what the cloud calls the machine, aws:///eu-west-1a/i-0123456789abcdef0, say", h.ProviderID)
 		}
-		for k, v := range h.Labels {
-			p.each(at+".labels."+k, validation.IsQualifiedName(k))
-			p.each(at+".labels."+k, validation.IsValidLabelValue(v))
-		}
-		for j, t := range h.Taints {
-			p.each(fmt.Sprintf("%s.taints[%d].key", at, j), validation.IsQualifiedName(t.Key))
-			p.oneOf(fmt.Sprintf("%s.taints[%d].effect", at, j), string(t.Effect),
-				[]string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)})
-		}
+		p.marks(at, h.Labels, h.Taints)
 		p.args(at+".kubeletArgs", h.KubeletArgs)
 		p.socket(at+".runtimeSocket", h.RuntimeSocket)
+	}
+}
+
+// marks are a node's labels and taints.
+func (p *problems) marks(at string, labels map[string]string, taints []corev1.Taint) {
+	for k, v := range labels {
+		p.each(at+".labels."+k, validation.IsQualifiedName(k))
+		p.each(at+".labels."+k, validation.IsValidLabelValue(v))
+	}
+	for j, t := range taints {
+		p.each(fmt.Sprintf("%s.taints[%d].key", at, j), validation.IsQualifiedName(t.Key))
+		p.oneOf(fmt.Sprintf("%s.taints[%d].effect", at, j), string(t.Effect),
+			[]string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)})
 	}
 }
 

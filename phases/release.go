@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubewright/kubewright/addons"
+	"github.com/kubewright/kubewright/config"
 )
 
 // Release deletes the Services that have a load balancer of a cloud's, and waits until their controller has taken
@@ -44,8 +45,9 @@ func (u *Up) Release(ctx context.Context, limit time.Duration) (int, error) {
 	})
 }
 
-// Lost are the names of nodes with a label, and of members of etcd, that are none of the machines.
-func (u *Up) Lost(ctx context.Context, label string) (names []string, err error) {
+// Lost are nodes with a label, and members of etcd that the cluster's document has as hosts with that label, that are none of the machines:
+// their names and provider ids. Whoever has joined by other means is not among them.
+func (u *Up) Lost(ctx context.Context, label string) (lost []config.Node, err error) {
 	if !u.Answers(ctx) {
 		return nil, nil
 	}
@@ -53,22 +55,33 @@ func (u *Up) Lost(ctx context.Context, label string) (names []string, err error)
 	if err != nil {
 		return nil, err
 	}
+	var all []config.Node
 	for _, n := range nodes {
-		names = append(names, n.GetName())
+		id, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
+		all = append(all, config.Node{Name: n.GetName(), ProviderID: id})
 	}
-	if u.Cluster.Spec.Etcd.External == nil {
-		all, _, err := u.etcdNow(ctx)
+	if u.Cluster.Spec.Etcd.External == nil && u.live != nil {
+		members, _, err := u.etcdNow(ctx)
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range all.Members {
-			if m.Name != "" {
-				names = append(names, m.Name)
-			}
+		all = append(all, labelled(u.live.Cluster.Spec.Hosts, label, members)...)
+	}
+	for _, n := range all {
+		is := func(name string) bool { return strings.EqualFold(name, n.Name) }
+		if !slices.ContainsFunc(u.Machines, func(m *Machine) bool { return is(m.Node.Name) }) && !slices.ContainsFunc(lost, func(n config.Node) bool { return is(n.Name) }) {
+			lost = append(lost, n)
 		}
 	}
-	slices.Sort(names)
-	return slices.DeleteFunc(slices.Compact(names), func(name string) bool {
-		return slices.ContainsFunc(u.Machines, func(m *Machine) bool { return strings.EqualFold(m.Node.Name, name) })
-	}), nil
+	return lost, nil
+}
+
+// labelled are the hosts with a label that are members of etcd. Their nodes may be gone: the cloud controller deletes those of machines that are.
+func labelled(hosts []config.Node, label string, members EtcdMembers) (all []config.Node) {
+	for _, n := range hosts {
+		if _, ok := n.Labels[label]; ok && slices.ContainsFunc(members.Members, func(m EtcdMember) bool { return m.Name == n.Name }) {
+			all = append(all, config.Node{Name: n.Name, ProviderID: n.ProviderID})
+		}
+	}
+	return all
 }

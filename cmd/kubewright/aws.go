@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers/aws"
@@ -20,9 +21,11 @@ import (
 // awsOptions are how machines in EC2 are treated.
 type awsOptions struct {
 	makes bool // the command makes machines
+	ends  bool // or ends them, whatever else the document says
 	say   func(format string, args ...any)
 
 	cloud   *aws.Cloud
+	unlock  func()
 	changes []aws.Change // that this run has made
 }
 
@@ -32,23 +35,45 @@ const boots = 10 * time.Minute
 // infrastructure is what --only takes for the machines without the cluster on them.
 const infrastructure = "infrastructure"
 
-// open finds the account and the region.
+// open finds the account and the region, and has nobody else here change the machines meanwhile.
 func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
-	if o.cloud == nil {
-		if o.cloud, err = aws.New(ctx, c); err == nil && o.say != nil {
-			o.cloud.Say = o.say
+	if o.cloud != nil {
+		return nil
+	}
+	if !o.ends {
+		if err := c.ForeseeAWS(); err != nil {
+			return fmt.Errorf("the document is not valid: %w", err)
 		}
+	}
+	if o.cloud, err = aws.New(ctx, c); err != nil {
+		return err
+	}
+	if o.say != nil {
+		o.cloud.Say = o.say
+	}
+	command := "up"
+	if o.ends {
+		command = "down"
+	}
+	if (o.makes || o.ends) && o.unlock == nil {
+		o.unlock, err = o.cloud.Lock(command)
 	}
 	return err
 }
 
-// complete gives a document the machines that are there; up makes them. Machines that are to go come last.
-func (o *awsOptions) complete(ctx context.Context, c *config.Cluster) error {
+func (o *awsOptions) close() {
+	if o.unlock != nil {
+		o.unlock()
+	}
+}
+
+// complete gives a document the machines that are there, or makes them. Those that are to go come last.
+func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool) error {
 	err := o.open(ctx, c)
 	if err != nil {
 		return err
 	}
-	if o.makes {
+	if makes {
 		o.changes, err = o.cloud.Create(ctx)
 	} else {
 		err = o.cloud.Hosts(ctx)
@@ -100,12 +125,30 @@ func (o *awsOptions) staying(c *config.Cluster) (names []string) {
 	return names
 }
 
+// booting are machines that may not let us in yet, whichever run has made them.
+func (o *awsOptions) booting(all []*phases.Machine) []*phases.Machine {
+	if len(o.changes) > 0 {
+		return all
+	}
+	young := o.cloud.Young(boots)
+	return slices.DeleteFunc(slices.Clone(all), func(m *phases.Machine) bool { return !slices.Contains(young, m.Node.Name) })
+}
+
+// lost are nodes, and members of etcd, whose machines AWS has ended.
+func (o *awsOptions) lost(ctx context.Context, u *phases.Up) ([]string, error) {
+	if o.cloud == nil {
+		return nil, nil
+	}
+	nodes, err := u.Lost(ctx, aws.PoolLabel)
+	if err != nil {
+		return nil, err
+	}
+	return o.cloud.Gone(ctx, nodes)
+}
+
 // forgetLost takes out of the cluster whose machines are no more: a member of etcd that is gone is one that may not fail.
 func (o *fleetOptions) forgetLost(ctx context.Context, u *phases.Up) error {
-	if o.aws.cloud == nil {
-		return nil
-	}
-	names, err := u.Lost(ctx, aws.PoolLabel)
+	names, err := o.aws.lost(ctx, u)
 	if err != nil || len(names) == 0 {
 		return err
 	}
@@ -152,8 +195,12 @@ type infrastructureResult struct {
 
 // runInfrastructure makes the machines, and leaves it to others to make a cluster of them.
 func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config.Cluster, begin time.Time) error {
-	if err := o.aws.complete(ctx, c); err != nil {
-		return err
+	if err := o.aws.complete(ctx, c, true); err != nil {
+		return misuse(err)
+	}
+	if stay := o.aws.surplus(); len(stay) > 0 {
+		o.aws.say("%s: too many, and kept: they have to leave the cluster first, which \"kubewright up\" has them do; where there is none, terminate them", strings.Join(stay, ", "))
+		c.Spec.Hosts = c.Spec.Hosts[:len(c.Spec.Hosts)-len(stay)]
 	}
 	v.close()
 	r := infrastructureResult{fleetResult{Kind: "Up", Cluster: c.Metadata.Name, Changes: len(o.aws.changes), Seconds: time.Since(begin).Seconds()}, c.Spec.ControlPlane.Endpoint, c.Spec.Hosts}
@@ -179,22 +226,28 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 	return o.done(v, r.fleetResult, "the machines of "+c.Metadata.Name+" are there")
 }
 
-// awsPlan tells what would be made, changed and deleted, and whether there are machines whose own plan can be told.
-func (o *fleetOptions) awsPlan(ctx context.Context) (changes []aws.Change, machines bool, err error) {
+// awsPlan tells what would be made, changed and deleted, whether that is more than ending machines that are too many, and whether there are machines
+// whose own plan can be told. With --only there is nothing but those.
+func (o *fleetOptions) awsPlan(ctx context.Context) (changes []aws.Change, makes, machines bool, err error) {
 	c, err := o.read()
 	if err != nil || c.Spec.Provider.Name != "aws" {
-		return nil, true, nil // of which begin tells
+		return nil, false, true, nil // of which begin tells
 	}
 	if err := o.aws.open(ctx, c); err != nil {
-		return nil, false, misuse(err)
+		return nil, false, false, misuse(err)
 	}
-	if changes, err = o.aws.cloud.Plan(ctx); err != nil {
-		return nil, false, err
+	if len(o.only) == 0 {
+		if changes, err = o.aws.cloud.Plan(ctx); err != nil {
+			return nil, false, false, err
+		}
 	}
 	err = o.aws.cloud.Hosts(ctx)
+	makes = slices.ContainsFunc(changes, func(c aws.Change) bool {
+		return !slices.ContainsFunc(o.aws.cloud.Surplus(), func(n config.Node) bool { return c.Action == "delete" && strings.HasSuffix(n.ProviderID, "/"+c.Detail) })
+	})
 	machines = len(c.Spec.Hosts) > 0
 	o.aws.cloud = nil // the document is read again
-	return changes, machines, err
+	return changes, makes, machines, err
 }
 
 func printInfrastructure(w io.Writer, changes []aws.Change) {
@@ -237,6 +290,8 @@ func (o *fleetOptions) downAWS(ctx context.Context, c *config.Cluster, only, yes
 	if err := o.kind.unused(); err != nil {
 		return misuse(err)
 	}
+	o.aws.ends = true
+	defer o.aws.close()
 	if err := o.confirmDoomed(ctx, c, yes); err != nil {
 		return err
 	}
@@ -254,7 +309,9 @@ func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only b
 	}
 	server := c.Spec.ControlPlane.Endpoint
 	if !only {
-		o.release(ctx, v, c)
+		if err := o.release(ctx, v, c); err != nil {
+			return err
+		}
 	}
 	n, err := o.aws.cloud.Delete(ctx)
 	if err != nil {
@@ -268,15 +325,16 @@ func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only b
 	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: n, Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
 }
 
-// release has the cluster take down its load balancers. Where its API does not answer, they are found by their tags.
-func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) {
+// release has the cluster take down its load balancers. Where its API does not answer, they are found by their tags; where
+// somebody else is at work on its hosts, that ends the run.
+func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) error {
 	say := sayMachines(v)
 	if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Has(config.ControlPlaneRole) }) {
-		return
+		return nil
 	}
 	o.tolerant, o.whole = true, true
 	n, err := func() (int, error) {
-		f, err := o.connect(ctx, c, "")
+		f, err := o.connect(ctx, c, "down")
 		if err != nil {
 			return 0, err
 		}
@@ -293,11 +351,14 @@ func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) 
 		return u.Release(ctx, 5*time.Minute)
 	}()
 	switch {
+	case errors.As(err, new(*host.LockedError)):
+		return err
 	case err != nil:
 		say("the cluster can't take down its load balancers itself, so they are found by their tags: %v", err)
 	case n > 0:
 		say("%d %s with a load balancer gone", n, plural("Service", n))
 	}
+	return nil
 }
 
 func sayMachines(v *view) func(format string, args ...any) {

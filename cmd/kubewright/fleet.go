@@ -183,7 +183,7 @@ func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 		if err := o.kind.unused(); err != nil {
 			return nil, err
 		}
-		if err := o.aws.complete(ctx, c); err != nil {
+		if err := o.aws.complete(ctx, c, o.aws.makes && len(o.only) == 0); err != nil {
 			return nil, err
 		}
 	default:
@@ -290,8 +290,8 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		return nil, misuse(err)
 	}
 	machines := providers.Hosts(ctx, c, client)
-	if len(o.aws.changes) > 0 {
-		providers.Await(ctx, client, machines, boots)
+	if command == "up" && c.Spec.Provider.Name == "aws" {
+		providers.Await(ctx, client, o.aws.booting(machines), boots)
 	}
 	return o.take(ctx, &fleet{cluster: c, client: client, lost: map[*phases.Machine]error{}, machines: machines}, command)
 }
@@ -329,6 +329,7 @@ func (o *fleetOptions) take(ctx context.Context, f *fleet, command string) (*fle
 // hostNames completes names of the document's hosts.
 func (o *fleetOptions) hostNames(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	if o.file != "" && o.file != "-" {
+		o.aws.makes = false // who only types
 		if c, err := o.document(cmd.Context()); err == nil {
 			for _, n := range c.Spec.Hosts {
 				names = append(names, n.Name)

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kubewright/kubewright/bundle"
+	"github.com/kubewright/kubewright/e2e/cloud"
 )
 
 func TestMain(m *testing.M) {
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 			kubelet, _ := b.Find("kubelet", "linux/amd64")
 			s := httptest.NewServer(http.FileServer(http.Dir(e.WorkDir)))
 			e.Defer(s.Close)
+			e.Values["cloud"] = new(*cloud.Cloud)
 			e.Setenv("SERVER", s.URL)
 			e.Setenv("LOCK", b.Lock().Digest())
 			e.Setenv("KUBELET", strings.TrimPrefix(kubelet.Digest, "sha256:"))
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 			)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"nobody": asNobody, "flip": flip, "noleak": noLeak, "certs": makeCerts, "mode": mode, "readlink": readlink, "code": code,
+			"nobody": asNobody, "flip": flip, "noleak": noLeak, "certs": makeCerts, "mode": mode, "readlink": readlink, "code": code, "cloud": useCloud, "made": made, "hold": hold,
 		},
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/providers/aws"
 )
 
 func newUp(out func() output) *cobra.Command {
@@ -70,6 +71,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	}
 	v := newView(o.out())
 	defer v.close()
+	defer o.aws.close()
 	o.kind.say = sayMachines(v)
 	o.aws.say = o.kind.say
 	if c, only, err := o.onlyInfrastructure(); err != nil {
@@ -77,12 +79,16 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	} else if only {
 		return o.runInfrastructure(ctx, v, c, begin)
 	}
+	var changes []aws.Change
 	if plan != "" {
-		if changes, _, err := o.awsPlan(ctx); err != nil {
+		var makes bool
+		var err error
+		if changes, makes, _, err = o.awsPlan(ctx); err != nil {
 			return err
-		} else if len(changes) > 0 {
+		} else if makes {
 			return &phases.NotReadyError{Err: errPlanAWS}
 		}
+		o.aws.makes = false // nothing that has come up since
 	}
 	f, u, err := o.begin(ctx, "up", v)
 	if err != nil {
@@ -94,6 +100,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		if err != nil {
 			return err
 		}
+		now.Infrastructure = changes
 		if err := samePlan(plan, now); err != nil {
 			return err
 		}

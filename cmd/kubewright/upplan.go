@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,8 @@ type clusterPlan struct {
 	Hosts    []phases.HostPlan `json:"hosts"`
 	// Infrastructure is what would be made, changed or deleted of machines that are not there for themselves.
 	Infrastructure []aws.Change `json:"infrastructure,omitempty"`
+	// Leaving are nodes that would leave the cluster: those of machines that are too many, or are no more.
+	Leaving []string `json:"leaving,omitempty"`
 }
 
 func newPlan(out func() output) *cobra.Command {
@@ -55,7 +58,7 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 func (o *fleetOptions) runPlan(ctx context.Context) error {
 	v := newView(o.out())
 	defer v.close()
-	changes, machines, err := o.awsPlan(ctx)
+	changes, _, machines, err := o.awsPlan(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,7 +73,7 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 			return err
 		}
 	}
-	p.Infrastructure, p.Changes = changes, p.Changes+len(changes)
+	p.Infrastructure, p.Changes = changes, p.Changes+len(changes)+len(p.Leaving)
 	v.close()
 	if o.out() == "json" {
 		v.result(p)
@@ -97,6 +100,15 @@ func (o *fleetOptions) plan(ctx context.Context, f *fleet, u *phases.Up) (p clus
 	if u.Bundle != nil {
 		p.Lock = u.Bundle.Lock().Digest()
 	}
+	if len(o.only) == 0 {
+		u.Only = o.aws.staying(f.cluster)
+	}
+	if len(o.only) == 0 && !o.prepare {
+		if p.Leaving, err = o.aws.lost(ctx, u); err != nil {
+			return p, err
+		}
+		p.Leaving = append(p.Leaving, o.aws.surplus()...)
+	}
 	if p.Hosts, err = u.Plan(ctx); err != nil {
 		return p, err
 	}
@@ -113,6 +125,7 @@ func printClusterPlan(w io.Writer, p clusterPlan) {
 	var all []phases.Planned
 	for _, h := range p.Hosts {
 		switch {
+		case slices.Contains(p.Leaving, h.Host): // said below
 		case h.Error != "":
 			fmt.Fprintf(w, "## %s would be left as it is: %s\n\n", h.Host, h.Error)
 		case h.Phases == nil:
@@ -123,7 +136,10 @@ func printClusterPlan(w io.Writer, p clusterPlan) {
 		}
 		all = append(all, h.Phases...)
 	}
-	if len(p.Infrastructure) == 0 || len(all) > 0 {
+	for _, name := range p.Leaving {
+		fmt.Fprintf(w, "## %s would leave the cluster\n\n", name)
+	}
+	if len(p.Infrastructure)+len(p.Leaving) == 0 || len(all) > 0 {
 		fmt.Fprintln(w, planSummary(all))
 	}
 }
@@ -154,6 +170,8 @@ func samePlan(file string, now clusterPlan) error {
 		return stale(fmt.Sprintf("it was made by kubewright %s, and this is %s", then.Version, now.Version))
 	case then.Lock != now.Lock:
 		return stale("the artifacts are others")
+	case !slices.Equal(then.Leaving, now.Leaving), !slices.Equal(then.Infrastructure, now.Infrastructure):
+		return stale("other machines would leave the cluster, or be ended")
 	case then.Digest == now.Digest:
 		return nil
 	}

@@ -73,7 +73,7 @@ func (c *Cloud) authenticate(q *call, s scope, r *http.Request, body []byte) *Er
 	case !region:
 		return refuse("InvalidClientTokenId", "There is no region "+s.region)
 	}
-	q.caller = key
+	q.caller, q.Partition = key, partitionOf(s.region)
 	if q.Account = key.Account; q.Service == "iam" {
 		q.Region = "" // one for all
 	}
@@ -99,5 +99,5 @@ func signed(r *http.Request, body []byte, s scope, credentials aws.Credentials) 
 }
 
 func callerIdentity(q *call) doc {
-	return doc{"Account": q.Account, "Arn": cmp.Or(q.caller.ARN, "arn:aws:iam::"+q.Account+":user/test"), "UserId": "AIDACKCEVSQ6C2EXAMPLE"}
+	return doc{"Account": q.Account, "Arn": cmp.Or(q.caller.ARN, "arn:"+q.Partition+":iam::"+q.Account+":user/test"), "UserId": "AIDACKCEVSQ6C2EXAMPLE"}
 }

@@ -29,6 +29,7 @@ type Call struct {
 	Service, Action string
 	Key             string // its id: a machine's are others than a person's
 	Account, Region string
+	Partition       string // that the region is of: aws, aws-cn, aws-us-gov
 	Params          url.Values
 	Code            string   // of the error; empty: it was done
 	Ignored         []string // parameters that the stand-in made nothing of
@@ -104,6 +105,14 @@ func (c *Cloud) Resources() (all []string) {
 		}
 	}
 	return all
+}
+
+// Forget has what is ended no longer be described, as the real one does after an hour. Tokens are kept for a day.
+func (c *Cloud) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settle()
+	c.all = slices.DeleteFunc(c.all, (*resource).ended)
 }
 
 // ended is what stays visible for an hour after its end.

@@ -29,8 +29,20 @@ var instanceTypes = map[string]struct {
 	"c7g.large": {2, 4096, "arm64"}, "c7i.large": {2, 4096, "x86_64"}, "r7g.large": {2, 16384, "arm64"}, "r7i.large": {2, 16384, "x86_64"},
 }
 
-// canonical is the account that publishes Ubuntu.
+// canonical is the account that publishes Ubuntu; in partitions of their own it has others.
 const canonical = "099720109477"
+
+var canonicals = map[string]string{"aws-cn": "837727238323", "aws-us-gov": "513442679011"}
+
+func partitionOf(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
 
 // images are names, architectures and dates of what is published; one is by somebody who only looks like Canonical.
 var images = []struct{ owner, name, arch, date string }{
@@ -46,15 +58,25 @@ var images = []struct{ owner, name, arch, date string }{
 
 // addImages publishes the images in every region, under ids that are always the same.
 func (c *Cloud) addImages() {
+	for _, i := range images {
+		c.Publish(i.owner, i.name, i.arch, i.date)
+	}
+}
+
+// Publish adds an image in every region.
+func (c *Cloud) Publish(owner, name, arch, date string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, region := range slices.Sorted(maps.Keys(c.options.Regions)) {
-		for _, i := range images {
-			k := kindOf("image")
-			id := fmt.Sprintf("ami-%x", sha256.Sum256([]byte(region+i.owner+i.name)))[:21]
-			c.all = append(c.all, &resource{kind: k, id: id, home: "/" + region, own: true, c: c, doc: doc{"imageId": id, "name": i.name, "imageLocation": i.owner + "/" + i.name,
-				"imageOwnerId": i.owner, "architecture": i.arch, "creationDate": i.date + "T04:05:06.000Z", "imageState": "available", "isPublic": true, "imageType": "machine",
-				"rootDeviceType": "ebs", "rootDeviceName": "/dev/sda1", "virtualizationType": "hvm", "hypervisor": "xen", "enaSupport": true, "platformDetails": "Linux/UNIX",
-				"blockDeviceMapping": []doc{{"deviceName": "/dev/sda1", "ebs": doc{"deleteOnTermination": true, "volumeSize": 8, "volumeType": "gp3", "encrypted": false}}}}})
+		owner := owner
+		if other := canonicals[partitionOf(region)]; other != "" && owner == canonical {
+			owner = other
 		}
+		id := fmt.Sprintf("ami-%x", sha256.Sum256([]byte(region+owner+name)))[:21]
+		c.all = append(c.all, &resource{kind: kindOf("image"), id: id, home: "/" + region, own: true, c: c, doc: doc{"imageId": id, "name": name, "imageLocation": owner + "/" + name,
+			"imageOwnerId": owner, "architecture": arch, "creationDate": date + "T04:05:06.000Z", "imageState": "available", "isPublic": true, "imageType": "machine",
+			"rootDeviceType": "ebs", "rootDeviceName": "/dev/sda1", "virtualizationType": "hvm", "hypervisor": "xen", "enaSupport": true, "platformDetails": "Linux/UNIX",
+			"blockDeviceMapping": []doc{{"deviceName": "/dev/sda1", "ebs": doc{"deleteOnTermination": true, "volumeSize": 8, "volumeType": "gp3", "encrypted": false}}}}})
 	}
 }
 
@@ -146,12 +168,18 @@ func describeOfferings(q *call) doc {
 // zoneID is euw1-az1 for eu-west-1a.
 func zoneID(zone string) string {
 	f := strings.Split(zone, "-")
+	if len(f) == 4 { // us-gov-west-1a
+		f = append([]string{f[0] + "g"}, f[2:]...)
+	}
 	if len(f) != 3 || len(f[2]) != 2 {
 		return zone
 	}
 	short := map[string]string{"east": "e", "west": "w", "central": "c", "southeast": "se", "northeast": "ne", "south": "s", "north": "n"}[f[1]]
 	return fmt.Sprintf("%s%s%c-az%d", f[0], short, f[2][0], f[2][1]-'a'+1)
 }
+
+// constrained are zones that AWS does not extend any more.
+var constrained = []string{"apne1-az3", "cac1-az3", "use1-az3", "usw1-az2"}
 
 // privateName is ip-10-0-1-2.eu-west-1.compute.internal; us-east-1 has a shorter one.
 func (q *call) privateName(ip netip.Addr) string {

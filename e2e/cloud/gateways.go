@@ -78,6 +78,9 @@ func releaseAddress(q *call) doc {
 // createNAT makes a NAT gateway with its interface. One without a way out fails, some time later.
 func createNAT(q *call) doc {
 	subnet, eip := q.get("subnet", q.str("SubnetId")), q.get("elastic-ip", q.str("AllocationId"))
+	if slices.Contains(constrained, subnet.str("availabilityZoneId")) {
+		fail("NotAvailableInZone", "Nat Gateway is not available in this availability zone")
+	}
 	inZone := 0
 	for n := range q.of("natgateway") {
 		if !n.ended() && q.find("subnet", n.str("subnetId")).is("availabilityZone", subnet.str("availabilityZone")) {

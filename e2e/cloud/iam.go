@@ -61,7 +61,7 @@ func (q *call) document(name string) string {
 func (q *call) addNamed(kindName, name, idPrefix string, d doc) *resource {
 	k := kindOf(kindName)
 	id, path := q.str(name), q.or("Path", "/")
-	d["Path"], d["CreateDate"], d["Arn"] = path, now(), "arn:aws:iam::"+q.Account+":"+kindName+path+id
+	d["Path"], d["CreateDate"], d["Arn"] = path, now(), "arn:"+q.Partition+":iam::"+q.Account+":"+kindName+path+id
 	if kindName == "policy" {
 		id = d["Arn"].(string)
 	}

@@ -125,7 +125,7 @@ func (m *metadata) look(i *resource, path string) (string, bool) {
 // on is a call of nobody's on behalf of a resource: it sees what that one's owner does.
 func (c *Cloud) on(r *resource) *call {
 	account, region, _ := strings.Cut(r.home, "/")
-	return &call{c: c, params: params{}, Call: Call{Account: account, Region: region}}
+	return &call{c: c, params: params{}, Call: Call{Account: account, Region: region, Partition: partitionOf(region)}}
 }
 
 func (c *Cloud) instanceAt(a netip.Addr) *resource {
@@ -145,7 +145,7 @@ func (c *Cloud) metadataOf(i *resource) map[string]string {
 		"ami-id": i.str("imageId"), "instance-id": i.id, "instance-type": i.str("instanceType"), "local-ipv4": i.str("privateIpAddress"), "ami-launch-index": i.str("amiLaunchIndex"),
 		"local-hostname": i.str("privateDnsName"), "hostname": i.str("privateDnsName"), "public-ipv4": i.str("ipAddress"), "public-hostname": i.str("dnsName"),
 		"placement/availability-zone": zone, "placement/availability-zone-id": zoneID(zone), "placement/region": q.Region, "reservation-id": i.attrs["reservation"],
-		"instance-life-cycle": "on-demand", "services/domain": "amazonaws.com", "services/partition": "aws", "security-groups": strings.Join(values(i, "groupSet.groupName"), "\n"),
+		"instance-life-cycle": "on-demand", "services/domain": "amazonaws.com", "services/partition": q.Partition, "security-groups": strings.Join(values(i, "groupSet.groupName"), "\n"),
 	}
 	if i.str("instanceLifecycle") == "spot" {
 		all["instance-life-cycle"] = "spot"
@@ -203,7 +203,7 @@ func (c *Cloud) roleMetadata(i *resource, all map[string]string) {
 		id = strings.ToUpper(newID("ASIA", 8))
 		i.attrs["key "+role] = id
 		c.options.Keys = maps.Clone(c.options.Keys) // who made the options may look at theirs
-		c.options.Keys[id] = Key{Secret: newID("", 20), Session: newID("", 40), Account: q.Account, Role: role, ARN: "arn:aws:sts::" + q.Account + ":assumed-role/" + role + "/" + i.id}
+		c.options.Keys[id] = Key{Secret: newID("", 20), Session: newID("", 40), Account: q.Account, Role: role, ARN: "arn:" + q.Partition + ":sts::" + q.Account + ":assumed-role/" + role + "/" + i.id}
 	}
 	key := c.options.Keys[id]
 	at := time.Now().UTC()

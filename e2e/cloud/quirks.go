@@ -78,6 +78,10 @@ func (q *call) once(do func(*call) doc) doc {
 		if before.asked != asked {
 			fail("IdempotentParameterMismatch", "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).")
 		}
+		made, _ := before.answer["instancesSet"].([]*resource)
+		if len(made) > 0 && !slices.ContainsFunc(made, func(r *resource) bool { return !r.ended() }) { // so since 2025; before, they were the answer
+			fail("IdempotentInstanceTerminated", "The client token you have provided is associated with a terminated instance. Please use a different client token.")
+		}
 		q.params = params{}
 		return before.answer
 	}
@@ -129,7 +133,8 @@ func throttled(service string) *Error {
 // Regions are those of an empty Options, with their zones.
 func Regions() map[string][]string {
 	all := map[string][]string{}
-	for region, zones := range map[string]string{"eu-west-1": "abc", "eu-central-1": "abc", "us-east-1": "abcdef", "us-west-2": "abcd", "ap-southeast-2": "abc"} {
+	for region, zones := range map[string]string{"eu-west-1": "abc", "eu-central-1": "abc", "us-east-1": "abcdef", "us-west-2": "abcd", "ap-southeast-2": "abc",
+		"cn-north-1": "abd", "us-gov-west-1": "abc"} {
 		for _, z := range zones {
 			all[region] = append(all[region], region+string(z))
 		}

@@ -60,12 +60,15 @@ func TestATokenMakesOneThingOnce(t *testing.T) {
 	other := in
 	other.InstanceType = "t3.large"
 	refused(c.ec2.RunInstances(ctx, &other))(t, "IdempotentParameterMismatch")
-	// A token outlives what it made.
+	// A token outlives what it made, and what is told of that.
 	ok(c.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*first}}))(t)
-	ok(c.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{}))(t)
-	if again := ok(c.ec2.RunInstances(ctx, &in))(t).Instances[0]; again.State.Name != "terminated" {
-		t.Errorf("state %s of an instance whose token was used before", again.State.Name)
+	if n := len(ok(c.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{}))(t).Reservations); n != 1 {
+		t.Errorf("%d reservations after one was terminated", n)
 	}
+	refused(c.ec2.RunInstances(ctx, &in))(t, "IdempotentInstanceTerminated")
+	c.cloud.Forget()
+	refused(c.ec2.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{*first}}))(t, "InvalidInstanceID.NotFound")
+	refused(c.ec2.RunInstances(ctx, &in))(t, "IdempotentInstanceTerminated")
 }
 
 func TestNewThingsAreNotSeenAtOnce(t *testing.T) {

@@ -6,6 +6,9 @@ import (
 	"crypto/md5"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -42,7 +45,7 @@ func (q *call) addKeyPair(public ssh.PublicKey, kind string) *resource {
 	if len(q.with("key-pair", "keyName", name)) > 0 {
 		fail("InvalidKeyPair.Duplicate", "The keypair already exists")
 	}
-	k := q.add("key-pair", doc{"keyName": name, "keyType": kind, "createTime": now(), "keyFingerprint": ssh.FingerprintSHA256(public)})
+	k := q.add("key-pair", doc{"keyName": name, "keyType": kind, "createTime": now(), "keyFingerprint": fingerprint(public)})
 	k.attrs["public"] = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public)))
 	return k
 }
@@ -68,7 +71,16 @@ func createKeyPair(q *call) doc {
 	if err != nil {
 		panic(err)
 	}
-	d := q.addKeyPair(public, kind).shown()
+	k := q.addKeyPair(public, kind)
+	if kind == "rsa" { // that of one who made it, which is of the private key
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			panic(err)
+		}
+		sum := sha1.Sum(der)
+		k.doc["keyFingerprint"] = colons(sum[:])
+	}
+	d := k.shown()
 	d["keyMaterial"] = string(pem.EncodeToMemory(block))
 	return d
 }
@@ -82,13 +94,24 @@ func importKeyPair(q *call) doc {
 	if err != nil || public.Type() != ssh.KeyAlgoED25519 && public.Type() != ssh.KeyAlgoRSA {
 		fail("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
 	}
-	if public.Type() == ssh.KeyAlgoRSA { // whose fingerprint is another one
-		k := q.addKeyPair(public, "rsa")
-		k.doc["keyFingerprint"] = strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("% x", md5.Sum(public.Marshal()))), " ", ":")
-		return k.shown()
-	}
-	return q.addKeyPair(public, "ed25519").shown()
+	return q.addKeyPair(public, map[string]string{ssh.KeyAlgoRSA: "rsa", ssh.KeyAlgoED25519: "ed25519"}[public.Type()]).shown()
 }
+
+// fingerprint is that of a key that is imported: of RSA the MD5 of its DER, whatever the documentation says of RFC 4716.
+func fingerprint(public ssh.PublicKey) string {
+	if public.Type() != ssh.KeyAlgoRSA {
+		sum := sha256.Sum256(public.Marshal())
+		return base64.StdEncoding.EncodeToString(sum[:])
+	}
+	der, err := x509.MarshalPKIXPublicKey(public.(ssh.CryptoPublicKey).CryptoPublicKey())
+	if err != nil {
+		panic(err)
+	}
+	sum := md5.Sum(der)
+	return colons(sum[:])
+}
+
+func colons(sum []byte) string { return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":") }
 
 // deleteKeyPair deletes one that is not there, too.
 func deleteKeyPair(q *call) doc {

@@ -114,7 +114,7 @@ func createSubnet(q *call) doc {
 }
 
 func (q *call) arn(service, what string) string {
-	return "arn:aws:" + service + ":" + q.Region + ":" + q.Account + ":" + what
+	return "arn:" + q.Partition + ":" + service + ":" + q.Region + ":" + q.Account + ":" + what
 }
 
 func deleteSubnet(q *call) doc {

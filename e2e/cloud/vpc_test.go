@@ -194,3 +194,24 @@ func TestRulesAreThereOnceAndGoOneByOne(t *testing.T) {
 	}
 	refused(c.ec2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("nodes"), Description: aws.String("x"), VpcId: &vpc}))(t, "InvalidGroup.Duplicate")
 }
+
+// A zone that AWS does not extend, a subnet that is too small, and one that a load balancer has: none of these will do.
+func TestLoadBalancersAndGatewaysWantTheirSubnets(t *testing.T) {
+	c, ctx := start(t, cloud.Options{Regions: map[string][]string{"eu-west-1": {"eu-west-1a", "eu-west-1b", "us-east-1c"}}}), t.Context()
+	vpc, subnets := c.vpc(t)
+	subnet := func(cidr, zone string) string {
+		return *ok(c.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &vpc, CidrBlock: &cidr, AvailabilityZone: &zone}))(t).Subnet.SubnetId
+	}
+	constrained, narrow := subnet("10.0.32.0/24", "us-east-1c"), subnet("10.0.33.0/28", "eu-west-1b")
+	eip := ok(c.ec2.AllocateAddress(ctx, &ec2.AllocateAddressInput{}))(t).AllocationId
+	refused(c.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &constrained, AllocationId: eip}))(t, "NotAvailableInZone")
+	c.run(t, narrow, 4)
+	for _, in := range []struct{ subnet, code string }{{constrained, "ValidationError"}, {narrow, "InvalidSubnet"}} {
+		refused(c.elb.CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{Name: aws.String("api"), Type: "network", Subnets: []string{in.subnet}}))(t, in.code)
+	}
+	lb := ok(c.elb.CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{Name: aws.String("api"), Type: "network", Subnets: subnets[:1]}))(t).LoadBalancers[0].LoadBalancerArn
+	refused(c.elb.SetSubnets(ctx, &elb.SetSubnetsInput{LoadBalancerArn: lb, Subnets: subnets[1:]}))(t, "InvalidConfigurationRequest")
+	if zones := ok(c.elb.SetSubnets(ctx, &elb.SetSubnetsInput{LoadBalancerArn: lb, Subnets: subnets}))(t).AvailabilityZones; len(zones) != 2 {
+		t.Errorf("it is in %+v", zones)
+	}
+}

@@ -49,14 +49,18 @@ type Cloud struct {
 	name    string // of the cluster
 	region  string
 	account string
-	known   func() error // who calls: from then on account is set
-	dir     string       // of the cluster's key and of its hosts' keys
-	ec2     *ec2.Client
-	elb     *elb.Client
-	iam     *iam.Client
-	sts     *sts.Client
-	surplus []config.Node
-	vpc     string // its id, once it is found by who deletes
+	// partition is aws, aws-cn or aws-us-gov: worlds of their own.
+	partition string
+	known     func() error // who calls: from then on account and partition are set
+	dir       string       // of the cluster's key and of its hosts' keys
+	ec2       *ec2.Client
+	elb       *elb.Client
+	iam       *iam.Client
+	sts       *sts.Client
+	surplus   []config.Node
+	leaving   []Change             // their ends
+	started   map[string]time.Time // machines of nodes, or what leads to them, whichever was later
+	vpcs      []string             // their ids, once they are found by who deletes
 
 	// Say tells a person what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)
@@ -118,6 +122,9 @@ func (a *Cloud) identify(ctx context.Context) error {
 		return fmt.Errorf("AWS: %w", explain(err))
 	}
 	a.account = sdk.ToString(out.Account)
+	if arn := strings.Split(sdk.ToString(out.Arn), ":"); len(arn) > 1 {
+		a.partition = arn[1]
+	}
 	if wanted := a.aws.Account; wanted != "" && a.account != wanted {
 		return fmt.Errorf("AWS: the credentials are of the account %s (%s), and spec.provider.aws.account is %s: choose others, with AWS_PROFILE, say", a.account, sdk.ToString(out.Arn), wanted)
 	}
@@ -182,4 +189,12 @@ func (a *Cloud) named(limit int, parts ...string) string {
 func token(words ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
 	return hex.EncodeToString(sum[:])
+}
+
+// privateName is the name that EC2 gives an address.
+func privateName(region, ip string) string {
+	if region += ".compute"; region == "us-east-1.compute" {
+		region = "ec2"
+	}
+	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + region + ".internal"
 }

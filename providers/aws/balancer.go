@@ -13,9 +13,13 @@ import (
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
-// balancerName is that of the load balancer and its target group; 32 characters are all that it may have.
+// balancerName is that of the load balancer and its target group; 32 characters are all that it may have, and how it may not begin, AWS says, too.
 func (a *Cloud) balancerName() string {
-	return strings.TrimPrefix(a.named(32+len("kubewright-"), "api"), "kubewright-")
+	name := strings.TrimPrefix(a.named(32+len("kubewright-"), "api"), "kubewright-")
+	if strings.HasPrefix(name, "internal-") {
+		return a.named(32, "api")
+	}
+	return name
 }
 
 func (a *Cloud) port() int32 {
@@ -53,7 +57,41 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 		if b == nil || err != nil {
 			return "", nil, err
 		}
-		return *b.LoadBalancerArn, nil, nil
+		if have := string(b.Scheme); have != a.aws.LoadBalancer.Scheme {
+			return "", nil, fmt.Errorf("it is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
+		}
+		var lacks []string
+		for _, s := range w.balanced {
+			id := s.name // of one that is given
+			if a.aws.Network.Own() {
+				have, err := part(l.subnets, ofSubnet, s.name)
+				if err != nil {
+					return "", nil, err
+				}
+				if id = ""; have != nil {
+					id = *have.SubnetId
+				}
+			}
+			if !slices.ContainsFunc(b.AvailabilityZones, func(z elbtypes.AvailabilityZone) bool { return sdk.ToString(z.SubnetId) == id }) {
+				lacks = append(lacks, "also in "+s.name)
+			}
+		}
+		return *b.LoadBalancerArn, lacks, nil
+	}
+	lb.mend = func(ctx context.Context) error {
+		b, err := l.balancer()
+		if err != nil {
+			return err
+		}
+		var in []string
+		for _, z := range b.AvailabilityZones { // all of which must be said again
+			in = append(in, sdk.ToString(z.SubnetId))
+		}
+		for _, s := range w.balanced {
+			in = append(in, s.id)
+		}
+		_, err = a.elb.SetSubnets(ctx, &elb.SetSubnetsInput{LoadBalancerArn: b.LoadBalancerArn, Subnets: unique(in)})
+		return err
 	}
 	lb.create = func(ctx context.Context) (string, error) {
 		in := &elb.CreateLoadBalancerInput{Name: &name, Type: elbtypes.LoadBalancerTypeEnumNetwork, Scheme: elbtypes.LoadBalancerSchemeEnum(a.aws.LoadBalancer.Scheme),
@@ -125,7 +163,7 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 		return *out.Listeners[0].ListenerArn, nil
 	}
 	listener.steps = []step{{name: "active", do: func(ctx context.Context) error { return a.active(ctx, lb) }}}
-	return []*resource{listener, a.registered(l, target, running, planes)}
+	return []*resource{lb, listener, a.registered(l, target, running, planes)}
 }
 
 // active waits until the load balancer is.

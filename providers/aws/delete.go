@@ -30,34 +30,47 @@ func (t thing) String() string {
 
 // Doomed lists what Delete would delete: all that carries the cluster's tags, that of its Services and volumes among it.
 func (a *Cloud) Doomed(ctx context.Context) ([]Change, error) {
-	all, err := a.things(ctx)
+	all, err := a.things(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	var list []Change
-	for _, t := range slices.Concat(all...) {
-		list = append(list, Change{"delete", t.kind, t.name, t.id})
-	}
-	return list, nil
+	return listed(all), nil
 }
 
 // Delete deletes all of it, and the cluster's key here, and tells how many things those were. What something else
 // still uses is tried again, until there is nothing left or nothing has gone for as long as Patience; then the error lists what is left, and why.
 func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
-	began, wait := time.Now(), a.Pause/20
-	said, empty := map[string]bool{}, 0
-	enough := 2 // looks that find nothing: not every one may show at once what was made last
-	if _, err := os.Stat(a.busy()); err == nil {
+	enough := 2 // not every look may show at once what was made last
+	if a.cutShort() {
 		enough = looks
 	}
+	deleted, err = a.endAll(ctx, enough, func(of map[string]bool) ([][]thing, error) { return a.things(ctx, of) })
+	if held := a.strangers(ctx, err); len(held) > 0 {
+		err = fmt.Errorf("%w\nin the VPC, and not of the cluster: %s", err, strings.Join(held, ", "))
+	}
+	if err != nil {
+		return deleted, err
+	}
+	return deleted, a.forgetKey()
+}
+
+// endAll ends things, of which look gives all or those of some kinds, until that many looks have found none.
+func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]bool) ([][]thing, error)) (deleted int, err error) {
+	began, wait := time.Now(), a.Pause/20
+	said, empty := map[string]bool{}, 0
+	var of, later map[string]bool // what is waited for, and what comes after it; nil: all is looked at
 	for {
-		levels, err := a.things(ctx)
+		levels, err := look(of)
 		if err != nil {
 			return deleted, err
 		}
 		if len(slices.Concat(levels...)) == 0 {
+			if of != nil {
+				of, later = later, nil
+				continue
+			}
 			if empty++; empty == enough {
-				return deleted, a.forgetKey()
+				return deleted, nil
 			}
 			if err := pause(ctx, wait); err != nil {
 				return deleted, err
@@ -66,10 +79,14 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		}
 		empty = 0
 		left := &left{why: map[string]error{}}
-		n := 0
-		for _, level := range levels {
-			n += a.end(ctx, level, left, said)
-			if left.fatal != nil || len(left.why) < len(level) && n > 0 || slices.ContainsFunc(level, func(t thing) bool { return t.gone }) {
+		n, narrow := 0, of != nil
+		of, later = nil, nil
+		for i, level := range levels {
+			ended := a.end(ctx, level, left, said)
+			n += ended
+			going := func(t thing) bool { return t.gone || ended > 0 && t.slow() }
+			if left.fatal != nil || ended > 0 && len(left.why) > 0 || slices.ContainsFunc(level, going) {
+				of, later = kindsOf(levels[:i+1]), kindsOf(levels[i+1:])
 				break // what ends is waited for before what it stands on is tried
 			}
 		}
@@ -82,16 +99,36 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		}
 		if n > 0 {
 			began, wait = time.Now(), a.Pause/20
-			continue
-		}
-		if time.Since(began) > a.Patience {
-			return deleted, a.stays(ctx, levels, left)
+		} else if time.Since(began) > a.Patience {
+			if !narrow {
+				return deleted, a.stays(levels, left)
+			}
+			of = nil // a last look at everything
 		}
 		if err := pause(ctx, wait); err != nil {
 			return deleted, err
 		}
 		wait = min(wait*3/2, a.Pause)
 	}
+}
+
+// slow tells of what does not end at once.
+func (t thing) slow() bool {
+	return slices.Contains([]string{"load-balancer", "instance", "nat-gateway", "volume"}, t.kind)
+}
+
+// kindsOf are those of all things of some levels; nil: there are none.
+func kindsOf(levels [][]thing) (kinds map[string]bool) {
+	for _, t := range slices.Concat(levels...) {
+		if kinds == nil {
+			kinds = map[string]bool{}
+		}
+		kinds[t.kind] = true
+		if t.kind == "role" {
+			kinds["instance-profile"] = true // they are asked for together
+		}
+	}
+	return kinds
 }
 
 // left is what could not be deleted in a round, and why.
@@ -143,8 +180,11 @@ func inUse(err error) bool {
 	return false
 }
 
-// stays says what could not be deleted, and what holds it.
-func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
+// errStays is of what something else still uses.
+var errStays = errors.New("remove what is not the cluster's by hand, and run this again")
+
+// stays says what could not be deleted, and why.
+func (a *Cloud) stays(levels [][]thing, l *left) error {
 	var all []string
 	for _, t := range slices.Concat(levels...) {
 		why := "it does not end"
@@ -153,10 +193,7 @@ func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
 		}
 		all = append(all, fmt.Sprintf("%s: %s", t, why))
 	}
-	if held := a.strangers(ctx); len(held) > 0 {
-		all = append(all, "in the VPC, and not of the cluster: "+strings.Join(held, ", "))
-	}
-	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\nremove what is not the cluster's by hand, and run this again", a.Patience, strings.Join(all, "\n  "))
+	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\n%w", a.Patience, strings.Join(all, "\n  "), errStays)
 }
 
 // forgetKey removes the key that was made for the cluster, and the keys of its machines.

@@ -102,6 +102,15 @@ func elsewhere(err error) bool {
 	return false
 }
 
+// throttling is that of all services: two of its codes look like quotas.
+func throttling(code string) bool {
+	switch code {
+	case "RequestLimitExceeded", "TooManyRequestsException", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException", "BandwidthLimitExceeded", "EC2ThrottledException":
+		return true
+	}
+	return false
+}
+
 // explain adds to an error of AWS what to do next.
 func explain(err error) error {
 	code := codeOf(err)
@@ -117,7 +126,9 @@ func explain(err error) error {
 		next = "the credentials lack a permission: docs/aws.md lists those that are needed"
 	case code == "OptInRequired", code == "PendingVerification":
 		next = "the account may not do so yet: finish its registration with AWS"
-	case strings.HasSuffix(code, "LimitExceeded"), strings.HasPrefix(code, "TooMany"), code == "LimitExceededException", code == "ResourceCountExceeded", code == "InstanceLimitExceeded":
+	case throttling(code):
+		next = "AWS takes no more calls at this rate, and none of twelve tries was let through: others in the account may be calling, too; run this again in a while, and it goes on where it was"
+	case code == "MaxSpotInstanceCountExceeded", strings.HasSuffix(code, "LimitExceeded"), strings.HasPrefix(code, "TooMany"), code == "LimitExceededException", code == "ResourceCountExceeded", code == "InstanceLimitExceeded":
 		next = "a quota of the account is used up: ask for more under Service Quotas in the console, or remove what is no longer needed, and run this again"
 	case code == "DependencyViolation":
 		next = "something else still uses it"

@@ -10,6 +10,9 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/smithy-go"
+
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
@@ -198,5 +201,56 @@ func TestDownLeavesAStrangersOfTheSameName(t *testing.T) {
 	}
 	if after := c.Resources(); !slices.Equal(before, after) {
 		t.Errorf("before: %s\nafter: %s", before, after)
+	}
+}
+
+func TestThrottlingIsNoQuota(t *testing.T) {
+	for code, want := range map[string]string{
+		"RequestLimitExceeded": "at this rate", "Throttling": "at this rate", "TooManyRequestsException": "at this rate",
+		"MaxSpotInstanceCountExceeded": "Service Quotas", "VcpuLimitExceeded": "Service Quotas", "TooManyLoadBalancers": "Service Quotas", "LimitExceeded": "Service Quotas",
+	} {
+		wants(t, explain(&smithy.GenericAPIError{Code: code, Message: "no"}), code, want)
+	}
+}
+
+func TestAProfileThatHasAnotherRoleIsLeftAlone(t *testing.T) {
+	start(t, whims())
+	a := connect(t, parse(t, small))
+	name, other := a.profileName(), "others"
+	if _, err := a.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &other, AssumeRolePolicyDocument: sdk.String(`{"Statement":[]}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.iam.RemoveRoleFromInstanceProfile(t.Context(), &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &name, RoleName: &name}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.settle(t.Context(), func() error {
+		_, err := a.iam.AddRoleToInstanceProfile(t.Context(), &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &name, RoleName: &other})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := connect(t, parse(t, small)).Create(t.Context())
+	wants(t, err, "the role others", "aws iam remove-role-from-instance-profile --instance-profile-name "+name)
+}
+
+func TestOneThatHasGoneHidesNoOthers(t *testing.T) {
+	start(t, cloud.Options{})
+	a := connect(t, parse(t, small))
+	if _, err := a.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := a.look(t.Context()).balancer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		arns := slices.Repeat([]string{*b.LoadBalancerArn + "0"}, 5)
+		arns[n] = *b.LoadBalancerArn
+		if all, err := a.tagged(t.Context(), arns, nil, nil, func(arn string) thing { return thing{id: arn} }); err != nil || len(all) != 1 || all[0].id != *b.LoadBalancerArn {
+			t.Errorf("of %v: %v, %v", arns, all, err)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package aws
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -12,9 +11,9 @@ import (
 )
 
 func (a *Cloud) internetGateway(l *look, vpc *resource) *resource {
-	r := &resource{kind: "internet-gateway", name: "internet"}
+	r := &resource{kind: "internet-gateway", name: internetPart}
 	r.find = func() (string, []string, error) {
-		g, err := part(l.gateways, ofGateway, r.name)
+		g, err := ourGateway(l)
 		switch {
 		case g == nil || err != nil:
 			return "", nil, err
@@ -40,6 +39,13 @@ func (a *Cloud) internetGateway(l *look, vpc *resource) *resource {
 	return r
 }
 
+const internetPart = "internet"
+
+// ourGateway is the one that is attached, where there are two.
+func ourGateway(l *look) (*ec2types.InternetGateway, error) {
+	return part(l.gateways, ofGateway, internetPart, func(g ec2types.InternetGateway) bool { return len(g.Attachments) > 0 })
+}
+
 func ofGateway(g ec2types.InternetGateway) (string, []ec2types.Tag, bool) {
 	return *g.InternetGatewayId, g.Tags, true
 }
@@ -47,7 +53,7 @@ func ofGateway(g ec2types.InternetGateway) (string, []ec2types.Tag, bool) {
 func (a *Cloud) elasticAddress(l *look, name string) *resource {
 	r := &resource{kind: "elastic-ip", name: name}
 	r.find = func() (string, []string, error) {
-		e, err := part(l.addresses, ofAddress, name)
+		e, err := ourAddress(l, name)
 		if e == nil || err != nil {
 			return "", nil, err
 		}
@@ -63,6 +69,11 @@ func (a *Cloud) elasticAddress(l *look, name string) *resource {
 		return *out.AllocationId, nil
 	}
 	return r
+}
+
+// ourAddress is the one that is in use, where there are two.
+func ourAddress(l *look, name string) (*ec2types.Address, error) {
+	return part(l.addresses, ofAddress, name, func(e ec2types.Address) bool { return sdk.ToString(e.AssociationId) != "" })
 }
 
 func ofAddress(e ec2types.Address) (string, []ec2types.Tag, bool) {
@@ -84,7 +95,7 @@ func (a *Cloud) natGateway(l *look, name string, subnet, address, gateway *resou
 		return *n.NatGatewayId, nil, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id, ClientToken: sdk.String(token(subnet.id, address.id, name, gone(l, name))),
+		out, err := a.ec2.CreateNatGateway(ctx, &ec2.CreateNatGatewayInput{SubnetId: &subnet.id, AllocationId: &address.id,
 			TagSpecifications: a.specified(ec2types.ResourceTypeNatgateway, name)})
 		if err != nil {
 			return "", err
@@ -114,15 +125,120 @@ func ofNAT(n ec2types.NatGateway) (string, []ec2types.Tag, bool) {
 	return *n.NatGatewayId, n.Tags, n.State == ec2types.NatGatewayStatePending || n.State == ec2types.NatGatewayStateAvailable
 }
 
-// gone are those of a name that were there before: for the same token AWS would give us them again.
-func gone(l *look, name string) string {
-	all, _ := l.nats() // that they could be asked for, find has seen
-	var ids []string
-	for _, n := range all {
-		if tagOf(n.Tags, partTag) == name {
-			ids = append(ids, *n.NatGatewayId)
+const everywhere = "0.0.0.0/0"
+
+// table leads everything that is not in the VPC to a gateway.
+func (a *Cloud) table(l *look, vpc *resource, name string, gateway *resource) *resource {
+	r := &resource{kind: "route-table", name: name, detail: everywhere + " by " + gateway.name, after: []*resource{vpc}}
+	r.find = func() (string, []string, error) {
+		t, err := ourTable(l, name)
+		if t == nil || err != nil {
+			return "", nil, err
+		}
+		for _, route := range t.Routes {
+			if sdk.ToString(route.DestinationCidrBlock) == everywhere && route.State == ec2types.RouteStateActive {
+				return *t.RouteTableId, nil, nil
+			}
+		}
+		return *t.RouteTableId, []string{"default route"}, nil
+	}
+	r.create = func(ctx context.Context) (string, error) {
+		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc.id, TagSpecifications: a.specified(ec2types.ResourceTypeRouteTable, name)})
+		if err != nil {
+			return "", err
+		}
+		return *out.RouteTable.RouteTableId, nil
+	}
+	r.steps = []step{{name: "default route", needs: []*resource{gateway}, do: func(ctx context.Context) error {
+		gatewayID, natID := route(gateway)
+		_, err := a.ec2.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &r.id, DestinationCidrBlock: sdk.String(everywhere), GatewayId: gatewayID, NatGatewayId: natID})
+		if codeOf(err) == "RouteAlreadyExists" { // and leads nowhere
+			_, err = a.ec2.ReplaceRoute(ctx, &ec2.ReplaceRouteInput{RouteTableId: &r.id, DestinationCidrBlock: sdk.String(everywhere), GatewayId: gatewayID, NatGatewayId: natID})
+		}
+		return err
+	}}}
+	return r
+}
+
+// ourTable is the one by which subnets go, where there are two.
+func ourTable(l *look, name string) (*ec2types.RouteTable, error) {
+	return part(l.tables, ofTable, name, func(t ec2types.RouteTable) bool { return len(t.Associations) > 0 })
+}
+
+func ofTable(t ec2types.RouteTable) (string, []ec2types.Tag, bool) {
+	return *t.RouteTableId, t.Tags, true
+}
+
+func route(to *resource) (gateway, nat *string) {
+	if to.kind == "nat-gateway" {
+		return nil, &to.id
+	}
+	return &to.id, nil
+}
+
+// associate has a subnet's packets go by a table.
+func (a *Cloud) associate(l *look, table, subnet *resource) *resource {
+	r := &resource{kind: "route", name: subnet.name, detail: "by the table " + table.name, after: []*resource{table, subnet}}
+	r.find = func() (string, []string, error) {
+		s, err := part(l.subnets, ofSubnet, subnet.name)
+		if s == nil || err != nil {
+			return "", nil, err
+		}
+		tables, err := l.tables()
+		id, by := association(tables, *s.SubnetId)
+		if by == nil || err != nil || tagOf(by.Tags, partTag) == table.name {
+			return id, nil, err
+		}
+		return id, []string{r.detail + ", not " + tagOf(by.Tags, partTag)}, nil
+	}
+	r.mend = func(ctx context.Context) error {
+		out, err := a.ec2.ReplaceRouteTableAssociation(ctx, &ec2.ReplaceRouteTableAssociationInput{AssociationId: &r.id, RouteTableId: &table.id})
+		if err == nil {
+			r.id = sdk.ToString(out.NewAssociationId)
+		}
+		return err
+	}
+	r.create = func(ctx context.Context) (string, error) {
+		out, err := a.ec2.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: &table.id, SubnetId: &subnet.id})
+		if codeOf(err) != "Resource.AlreadyAssociated" {
+			if err != nil {
+				return "", err
+			}
+			return sdk.ToString(out.AssociationId), nil
+		}
+		tables, e := pages(func(next *string) ([]ec2types.RouteTable, *string, error) {
+			out, err := a.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: []ec2types.Filter{filter("association.subnet-id", subnet.id)}, NextToken: next})
+			if err != nil {
+				return nil, nil, err
+			}
+			return out.RouteTables, out.NextToken, nil
+		})
+		id, by := association(tables, subnet.id)
+		switch {
+		case e != nil:
+			return "", e
+		case by == nil:
+			return "", fmt.Errorf("%w: %w", errUnseen, err)
+		case tagOf(by.Tags, clusterTag) != a.name:
+			return "", fmt.Errorf("%s goes by %s, which is not of this cluster: end that association, and run this again", subnet.id, *by.RouteTableId)
+		case *by.RouteTableId == table.id: // a run that was cut short came so far
+			return id, nil
+		}
+		r.id = id
+		err = r.mend(ctx)
+		return r.id, err
+	}
+	return r
+}
+
+// association is that of a subnet, and its table; nil: it has none.
+func association(tables []ec2types.RouteTable, subnet string) (id string, by *ec2types.RouteTable) {
+	for i, t := range tables {
+		for _, s := range t.Associations {
+			if sdk.ToString(s.SubnetId) == subnet {
+				return sdk.ToString(s.RouteTableAssociationId), &tables[i]
+			}
 		}
 	}
-	slices.Sort(ids)
-	return fmt.Sprint(ids)
+	return "", nil
 }

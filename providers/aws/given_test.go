@@ -15,6 +15,56 @@ import (
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
 
+// givenNetwork is a VPC, 172.20.0.0/16, with an internet gateway and two subnets in each of two zones: first two to which no
+// route leads from the internet, then two that are public, in which machines get no public address of themselves.
+func givenNetwork(t *testing.T, a *Cloud) (vpc string, subnets []string) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(do func() error) {
+		t.Helper()
+		if err := a.settle(ctx, do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(func() error {
+		out, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("172.20.0.0/16")})
+		if err == nil {
+			vpc = *out.Vpc.VpcId
+		}
+		return err
+	})
+	var table, gateway *string
+	must(func() error {
+		out, err := a.ec2.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{})
+		if err == nil {
+			gateway = out.InternetGateway.InternetGatewayId
+			_, err = a.ec2.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{VpcId: &vpc, InternetGatewayId: gateway})
+		}
+		return err
+	})
+	must(func() error {
+		out, err := a.ec2.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &vpc})
+		if err == nil {
+			table = out.RouteTable.RouteTableId
+			_, err = a.ec2.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: table, GatewayId: gateway, DestinationCidrBlock: sdk.String(everywhere)})
+		}
+		return err
+	})
+	for i, zone := range []string{"eu-west-1a", "eu-west-1b", "eu-west-1a", "eu-west-1b"} {
+		must(func() error {
+			out, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &vpc, AvailabilityZone: &zone, CidrBlock: sdk.String(fmt.Sprintf("172.20.%d.0/24", i))})
+			if err == nil {
+				subnets = append(subnets, *out.Subnet.SubnetId)
+			}
+			if err == nil && i > 1 {
+				_, err = a.ec2.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: table, SubnetId: out.Subnet.SubnetId})
+			}
+			return err
+		})
+	}
+	return vpc, subnets
+}
+
 // What a document names by id is used, and is as it was when the cluster is gone.
 func TestWhatIsThereIsUsedAndLeft(t *testing.T) {
 	s := start(t, cloud.Options{})
@@ -25,34 +75,23 @@ func TestWhatIsThereIsUsedAndLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("172.20.0.0/16")})
-	must(err)
-	id := *vpc.Vpc.VpcId
-	var subnets []string
-	must(a.settle(ctx, func() error {
-		gateway, err := a.ec2.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{})
-		if err == nil {
-			_, err = a.ec2.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{VpcId: &id, InternetGatewayId: gateway.InternetGateway.InternetGatewayId})
-		}
-		return err
-	}))
-	for i, zone := range []string{"eu-west-1a", "eu-west-1b", "eu-west-1a", "eu-west-1b"} {
-		must(a.settle(ctx, func() error {
-			out, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &id, AvailabilityZone: &zone, CidrBlock: sdk.String(fmt.Sprintf("172.20.%d.0/24", i))})
-			if err == nil {
-				subnets = append(subnets, *out.Subnet.SubnetId)
-			}
-			return err
-		}))
-	}
+	id, subnets := givenNetwork(t, a)
 	before := s.Resources()
 	text := fmt.Sprintf("network: {vpc: %s, subnets: [%s, %s], publicSubnets: [%s, %s]}\nssh: {bastion: t4g.nano}\nloadBalancer: {scheme: internal}\ncontrolPlane: {count: 3}\npools: [{name: w, count: 1, zones: [eu-west-1b]}]",
 		id, subnets[0], subnets[1], subnets[2], subnets[3])
 	d := parse(t, text)
-	_, err = connect(t, d).Create(ctx)
+	_, err := connect(t, d).Create(ctx)
 	must(err)
-	if len(d.Spec.Hosts) != 4 || !strings.Contains(d.Spec.Hosts[3].ProviderID, "/eu-west-1b/") || d.Spec.Hosts[3].SSH.ProxyJump == "" {
+	if len(d.Spec.Hosts) != 4 || !strings.Contains(d.Spec.Hosts[3].ProviderID, "/eu-west-1b/") {
 		t.Errorf("%+v", d.Spec.Hosts)
+	}
+	all, err := a.look(ctx).instances()
+	must(err)
+	for _, i := range all {
+		public, bastion := sdk.ToString(i.PublicIpAddress), tagOf(i.Tags, partTag) == bastionPart
+		if bastion != (public != "") || bastion && d.Spec.Hosts[3].SSH.ProxyJump != "ubuntu@"+public {
+			t.Errorf("%s is reached at %q; hosts by %s", tagOf(i.Tags, partTag), public, d.Spec.Hosts[3].SSH.ProxyJump)
+		}
 	}
 	if changes, err := connect(t, parse(t, text)).Plan(ctx); err != nil || len(changes) > 0 {
 		t.Errorf("again: %v, %v", changes, err)
@@ -69,6 +108,47 @@ func TestWhatIsThereIsUsedAndLeft(t *testing.T) {
 	}
 	_, err = connect(t, parse(t, strings.Replace(text, subnets[1], "subnet-0123456789abcdef0", 1))).Plan(ctx)
 	wants(t, err, "subnet-0123456789abcdef0")
+}
+
+func TestAGivenSubnetThatNobodyReachesIsRefused(t *testing.T) {
+	start(t, cloud.Options{})
+	a := connect(t, parse(t, small))
+	vpc, subnets := givenNetwork(t, a)
+	for network, want := range map[string]string{
+		"{vpc: VPC, subnets: [OPEN, CLOSED]}": "CLOSED has no route to an internet gateway, so that nobody would reach the load balancer",
+		"{vpc: VPC, subnets: [OPEN], publicSubnets: [CLOSED]}\nloadBalancer: {scheme: internal}\nssh: {bastion: t4g.nano}": "CLOSED has no route to an internet gateway, so that nobody would reach the bastion",
+	} {
+		named := strings.NewReplacer("VPC", vpc, "OPEN", subnets[2], "CLOSED", subnets[1]).Replace
+		_, err := connect(t, parse(t, named("network: "+network))).Plan(t.Context())
+		wants(t, err, named(want))
+	}
+}
+
+// Of two subnets in one zone the load balancer is in the first, and nodes in both. They are reached by SSH from the VPC alone.
+func TestGivenPrivateSubnetsAreReachedFromTheirNetworkAlone(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	vpc, subnets := givenNetwork(t, a)
+	d := parse(t, fmt.Sprintf("network: {vpc: %s, subnets: [%s, %s]}\nloadBalancer: {scheme: internal}\npools: [{name: w, count: 2}]", vpc, subnets[0], subnets[1]))
+	b := connect(t, d)
+	w, err := b.network(ctx, b.look(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range b.rules(w) {
+		if r.Low == 22 && r.From != "172.20.0.0/16" || r.From == everywhere {
+			t.Errorf("%s is open to %s: %s", r.Group, r.From, r.Why)
+		}
+	}
+	d = parse(t, fmt.Sprintf("network: {vpc: %s, subnets: [%s, %s]}\nloadBalancer: {scheme: internal}\npools: [{name: w, count: 2}]", vpc, subnets[0], subnets[2]))
+	b = connect(t, d)
+	if _, err := b.Create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	lb, err := b.look(ctx).balancer()
+	if err != nil || len(lb.AvailabilityZones) != 1 || sdk.ToString(lb.AvailabilityZones[0].SubnetId) != subnets[0] {
+		t.Errorf("%v, %+v", err, lb)
+	}
 }
 
 // A balancer, group or key pair of the cluster's names that does not carry its tags is somebody else's.
@@ -113,7 +193,7 @@ func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{canonical}})
+	images, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{canonical["aws"]}})
 	if err != nil {
 		t.Fatal(err)
 	}

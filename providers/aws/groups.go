@@ -105,7 +105,7 @@ func (a *Cloud) filled(l *look, group *resource, want []rule, needs []*resource)
 			case n.kind == "elastic-ip" && made:
 				m["elastic-ip "+n.name] = n.value + "/32"
 			case n.kind == "elastic-ip":
-				e, e2 := part(l.addresses, ofAddress, n.name)
+				e, e2 := ourAddress(l, n.name)
 				if err = cmp.Or(err, e2); e != nil {
 					m["elastic-ip "+n.name] = sdk.ToString(e.PublicIp) + "/32"
 				}

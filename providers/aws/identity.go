@@ -33,11 +33,14 @@ func (a *Cloud) key(ctx context.Context, l *look) *resource {
 	if n := a.aws.SSH.KeyName; n != "" {
 		r := &resource{kind: "key-pair", name: n}
 		r.find = func() (string, []string, error) {
-			_, err := a.ec2.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{KeyNames: []string{n}})
-			if codeOf(err) == "InvalidKeyPair.NotFound" {
+			out, err := a.ec2.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{KeyNames: []string{n}})
+			if codeOf(err) == "InvalidKeyPair.NotFound" || err == nil && len(out.KeyPairs) == 0 {
 				err = fmt.Errorf("%s has none of this name: write another ssh.keyName, or none, and a key is made", a.region)
 			}
-			return n, nil, err
+			if err != nil {
+				return "", nil, err
+			}
+			return n, nil, a.sameKey(out.KeyPairs[0])
 		}
 		return r
 	}
@@ -55,7 +58,7 @@ func (a *Cloud) key(ctx context.Context, l *look) *resource {
 			if _, err := os.Stat(a.keyFile()); errors.Is(err, fs.ErrNotExist) {
 				return "", nil, a.keyLost()
 			}
-			return sdk.ToString(k.KeyPairId), nil, nil
+			return sdk.ToString(k.KeyPairId), nil, a.sameKey(k)
 		}
 		return "", nil, nil
 	}
@@ -85,7 +88,7 @@ func (a *Cloud) importedKey(ctx context.Context, name string) (string, error) {
 	if len(out.KeyPairs) == 0 || tagOf(out.KeyPairs[0].Tags, clusterTag) != a.name {
 		return "", notOurs("key pair", name, a.name)
 	}
-	return sdk.ToString(out.KeyPairs[0].KeyPairId), nil
+	return sdk.ToString(out.KeyPairs[0].KeyPairId), a.sameKey(out.KeyPairs[0])
 }
 
 func (a *Cloud) keyLost() error {

@@ -1,17 +1,13 @@
 package aws
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
-	"net"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
-	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -19,23 +15,23 @@ import (
 )
 
 // infrastructure are all resources that nothing else needs; what they need comes with them.
-func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error) {
+func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *network, error) {
 	w, err := a.network(ctx, l)
 	if err != nil {
 		if e := a.known(); e != nil { // which says more
 			err = e
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	if err := a.known(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	groups, roots := a.groups(l, w)
 	roots = append(roots, w.roots...)
 	key := a.key(ctx, l)
 	pools, err := a.pools(ctx, l, w, groups)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var planes, others []*resource
 	for i, p := range pools {
@@ -49,12 +45,15 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, error
 			others = append(others, made...)
 		}
 	}
+	if len(a.aws.Tags) > 0 {
+		roots = append(roots, a.tagging(ctx, l))
+	}
 	running := a.running(ctx, l, "control planes", planes)
 	roots = append(roots, running)
 	if len(others) > 0 {
 		roots = append(roots, a.running(ctx, l, "other machines", others))
 	}
-	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), nil
+	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), w, nil
 }
 
 // pools are all machines that there are to be: control planes, workers, the bastion.
@@ -71,7 +70,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 					in = append(in, w.nodes[i])
 				}
 			}
-			if len(in) < len(p.Zones) {
+			if slices.ContainsFunc(p.Zones, func(z string) bool { return !slices.Contains(w.zones, z) }) {
 				return nil, fmt.Errorf("AWS: the pool %s is to be in %s, and the network is in %s: choose zones of the network", p.Name, strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
 			}
 		}
@@ -83,7 +82,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 	}
 	if a.hasBastion() {
 		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}},
-			groups: []*resource{groups[bastionGroup]}, subnets: w.public})
+			groups: []*resource{groups[bastionGroup]}, subnets: w.public, public: true})
 	}
 	return all, nil
 }
@@ -92,7 +91,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	l := a.look(ctx)
 	a.ahead(l)
-	roots, err := a.infrastructure(ctx, l)
+	roots, net, err := a.infrastructure(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -101,9 +100,18 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ids, err := a.superfluous(l, net, len(changes) > 0 || a.cutShort()); err != nil {
+		return nil, explain(err)
+	} else if len(ids) > 0 {
+		gone, err := a.among(ctx, ids, nil)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, listed(gone)...)
+	}
 	all, err := l.instances()
 	for _, i := range a.extra(all) {
-		changes = append(changes, Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId})
+		changes = append(changes, ending(i))
 	}
 	return changes, err
 }
@@ -114,9 +122,9 @@ func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
 	if err := a.catchUp(ctx); err != nil {
 		return nil, err
 	}
-	l := a.look(ctx)
+	l, closely := a.look(ctx), a.cutShort()
 	a.ahead(l)
-	roots, err := a.infrastructure(ctx, l)
+	roots, net, err := a.infrastructure(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +133,22 @@ func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
 	if err != nil {
 		return changes, err
 	}
-	if err := removeFile(a.busy()); err != nil {
+	if len(changes) > 0 {
+		l, closely = a.look(ctx), true
+		go l.balancer()
+		go l.instances()
+	}
+	ids, err := a.superfluous(l, net, closely)
+	if err != nil {
+		return changes, explain(err)
+	}
+	gone, err := a.prune(ctx, ids)
+	changes = append(changes, gone...)
+	if err != nil {
 		return changes, err
 	}
-	if len(changes) > 0 {
-		l = a.look(ctx)
+	if err := removeFile(a.busy()); err != nil {
+		return changes, err
 	}
 	return changes, a.hand(l)
 }
@@ -142,135 +161,61 @@ func (a *Cloud) Hosts(ctx context.Context) error {
 // Surplus are nodes of machines that the document no longer wishes for.
 func (a *Cloud) Surplus() []config.Node { return a.surplus }
 
-// Shrink ends the machines that are not wished for. They have left the cluster.
+// Shrink ends the machines of [Cloud.Surplus], which have left the cluster, and no others that may have come up since.
 func (a *Cloud) Shrink(ctx context.Context) (changes []Change, err error) {
-	all, err := a.look(ctx).instances()
-	if err != nil {
-		return nil, explain(err)
-	}
-	var ids []string
-	for _, i := range a.extra(all) {
-		c := Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
+	for _, c := range a.leaving {
+		if _, err := a.terminate(ctx, c.Detail); err != nil && !missing(err) { // one at a time: one that is no more would have AWS refuse all
+			return changes, explain(err)
+		}
 		a.Say("%s", c)
-		changes, ids = append(changes, c), append(ids, *i.InstanceId)
+		changes = append(changes, c)
+	}
+	return changes, nil
+}
+
+func ending(i ec2types.Instance) Change {
+	return Change{"delete", "instance", tagOf(i.Tags, partTag), *i.InstanceId}
+}
+
+// machineOf takes a node's provider id apart: aws:///ZONE/ID.
+func machineOf(n config.Node) (zone, id string) {
+	zone, id, _ = strings.Cut(strings.TrimPrefix(n.ProviderID, "aws:///"), "/")
+	return zone, id
+}
+
+// Gone are those of some nodes whose machines AWS has ended, or does not know any more.
+func (a *Cloud) Gone(ctx context.Context, nodes []config.Node) (names []string, err error) {
+	ids := map[string]string{}
+	for _, n := range nodes {
+		if zone, id := machineOf(n); id != "" && strings.HasPrefix(zone, a.region) { // of others AWS would know nothing here
+			ids[id] = n.Name
+		}
 	}
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	_, err = a.terminate(ctx, ids...)
-	return changes, explain(err)
+	all, err := pages(a.describeInstances(ctx, ec2.DescribeInstancesInput{Filters: []ec2types.Filter{filter("instance-id", sorted(ids)...)}}))
+	if err != nil {
+		return nil, explain(err)
+	}
+	for _, i := range all {
+		if _, _, alive := ofInstance(i); alive {
+			delete(ids, *i.InstanceId)
+		}
+	}
+	return slices.Sorted(maps.Values(ids)), nil
+}
+
+// Young are nodes whose machines were started not longer ago than that: they may be booting, or what leads to them.
+func (a *Cloud) Young(limit time.Duration) (names []string) {
+	for name, at := range a.started {
+		if time.Since(at) < limit {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (a *Cloud) terminate(ctx context.Context, ids ...string) (*ec2.TerminateInstancesOutput, error) {
 	return a.ec2.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
 }
-
-// hand completes the document from what there is.
-func (a *Cloud) hand(l *look) error {
-	go l.balancer()
-	go l.instances()
-	go l.vpcs() // by which the load balancer is known to be ours
-	if err := a.known(); err != nil {
-		return err
-	}
-	all, err := l.instances()
-	if err != nil {
-		return explain(err)
-	}
-	b, err := l.balancer()
-	if err != nil {
-		return explain(err)
-	}
-	if b != nil {
-		a.c.Spec.ControlPlane.Endpoint = net.JoinHostPort(sdk.ToString(b.DNSName), strconv.Itoa(int(a.port())))
-	}
-	a.c.Spec.Hosts, a.surplus = nil, nil
-	jump := a.aws.SSH.ProxyJump
-	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
-		return err
-	} else if i != nil && a.hasBastion() {
-		jump = bastionUser + "@" + sdk.ToString(i.PublicIpAddress)
-	}
-	for _, p := range a.nodePools() {
-		for _, name := range p.parts() {
-			i, err := part(l.instances, ofInstance, name)
-			if err != nil {
-				return err
-			}
-			if i != nil {
-				a.c.Spec.Hosts = append(a.c.Spec.Hosts, a.node(p, *i, jump))
-			}
-		}
-	}
-	for _, i := range a.extra(all) {
-		p := config.AWSPool{Name: poolOf(i)}
-		a.surplus = append(a.surplus, a.node(pool{AWSPool: p}, i, jump))
-	}
-	if err := a.forgetHostKeys(all); err != nil {
-		return err
-	}
-	if _, err := os.Stat(a.keyFile()); err != nil && len(a.c.Spec.Hosts) > 0 && a.aws.SSH.KeyName == "" {
-		return a.keyLost()
-	}
-	return nil
-}
-
-// nodePools are those of which nodes are made, the control planes first.
-func (a *Cloud) nodePools() []pool {
-	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}}}
-	for _, p := range a.aws.Pools {
-		all = append(all, pool{AWSPool: p})
-	}
-	return all
-}
-
-// extra are machines of the cluster that are alive and not wished for.
-func (a *Cloud) extra(all []ec2types.Instance) (extra []ec2types.Instance) {
-	var parts []string
-	for _, p := range a.nodePools() {
-		parts = append(parts, p.parts()...)
-	}
-	for _, i := range all {
-		_, tags, alive := ofInstance(i)
-		if name := tagOf(tags, partTag); alive && name != bastionPart && !slices.Contains(parts, name) {
-			extra = append(extra, i)
-		}
-	}
-	slices.SortFunc(extra, func(x, y ec2types.Instance) int {
-		return strings.Compare(tagOf(x.Tags, partTag), tagOf(y.Tags, partTag))
-	})
-	return extra
-}
-
-// poolOf cuts the number off a machine's part.
-func poolOf(i ec2types.Instance) string {
-	name := tagOf(i.Tags, partTag)
-	return name[:max(0, strings.LastIndex(name, "-"))]
-}
-
-// PoolLabel names a node's pool.
-const PoolLabel = "kubewright.dev/pool"
-
-// node is a machine as the other providers know it.
-func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
-	ip := sdk.ToString(i.PrivateIpAddress)
-	n := config.Node{Name: cmp.Or(sdk.ToString(i.PrivateDnsName), "ip-"+strings.ReplaceAll(ip, ".", "-")+"."+a.region+".compute.internal"), Address: ip, Roles: []config.Role{config.WorkerRole}, Taints: p.Taints,
-		ProviderID: "aws:///" + sdk.ToString(i.Placement.AvailabilityZone) + "/" + *i.InstanceId}
-	n.Labels = map[string]string{PoolLabel: p.Name}
-	if p.Name == planesPool {
-		n.Roles = []config.Role{config.ControlPlaneRole}
-		if !slices.ContainsFunc(a.aws.Pools, func(p config.AWSPool) bool { return p.Count > 0 }) {
-			n.Roles = append(n.Roles, config.WorkerRole) // pods have to be somewhere
-		}
-	}
-	maps.Copy(n.Labels, p.Labels)
-	n.SSH = &config.SSH{Address: ip, User: a.aws.SSH.User, IdentityFile: a.keyFile(), ProxyJump: jump}
-	if public := sdk.ToString(i.PublicIpAddress); public != "" && jump == "" {
-		n.SSH.Address = public
-	}
-	return n
-}
-
-// Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.
-func (a *Cloud) Identity() string   { return a.keyFile() }
-func (a *Cloud) KnownHosts() string { return a.knownHosts() }

@@ -112,7 +112,11 @@ func (a *Cloud) look(ctx context.Context) *look {
 		return out.Addresses, nil, nil
 	})
 	l.tables = once(func(next *string) ([]ec2types.RouteTable, *string, error) {
-		out, err := a.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: mine, NextToken: next})
+		in := &ec2.DescribeRouteTablesInput{Filters: mine, NextToken: next}
+		if !n.Own() {
+			in.Filters = []ec2types.Filter{filter("vpc-id", n.VPC)}
+		}
+		out, err := a.ec2.DescribeRouteTables(ctx, in)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -180,7 +184,8 @@ func (a *Cloud) lookAtBalancer(ctx context.Context, l *look) {
 			return nil, err
 		}
 		b := &out.LoadBalancers[0]
-		if vpc, err := part(l.vpcs, ofVPC, "vpc"); n.Own() && err == nil && vpc != nil && *vpc.VpcId == sdk.ToString(b.VpcId) {
+		all, err := l.vpcs()
+		if n.Own() && err == nil && slices.ContainsFunc(all, func(v ec2types.Vpc) bool { return *v.VpcId == sdk.ToString(b.VpcId) }) {
 			return b, nil // whoever is in the cluster's own VPC is of the cluster
 		}
 		return b, a.ours(ctx, "load balancer", name, sdk.ToString(b.LoadBalancerArn))
@@ -243,12 +248,19 @@ func (a *Cloud) ahead(l *look) {
 	}
 }
 
-// part is the one of a list that is this part of the cluster; of several the first by id.
-func part[T any](list func() ([]T, error), is func(T) (id string, tags []ec2types.Tag, there bool), name string) (found *T, err error) {
+// part is the one of a list that is this part of the cluster; of several the first by id of those that are better, or of all.
+func part[T any](list func() ([]T, error), is func(T) (id string, tags []ec2types.Tag, there bool), name string, better ...func(T) bool) (found *T, err error) {
 	all, err := list()
 	best := ""
 	for i := range all {
-		if id, tags, there := is(all[i]); there && tagOf(tags, partTag) == name && (best == "" || id < best) {
+		id, tags, there := is(all[i])
+		if !there || tagOf(tags, partTag) != name {
+			continue
+		}
+		if slices.ContainsFunc(better, func(is func(T) bool) bool { return !is(all[i]) }) {
+			id = "~" + id // comes after all others
+		}
+		if best == "" || id < best {
 			found, best = &all[i], id
 		}
 	}

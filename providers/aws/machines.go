@@ -2,9 +2,10 @@ package aws
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -17,9 +18,8 @@ import (
 const (
 	planesPool  = "control-plane"
 	bastionPart = "bastion"
-	bastionUser = "ubuntu"       // of its image, which is Canonical's always
-	hopLimit    = 1              // to the metadata, the role's credentials among them: none but pods on the host's network get there
-	canonical   = "099720109477" // the account of Ubuntu's images
+	bastionUser = "ubuntu" // of its image, which is Canonical's always
+	hopLimit    = 1        // to the metadata, the role's credentials among them: none but pods on the host's network get there
 )
 
 // pool are machines that are alike: control planes, workers, or the bastion.
@@ -28,6 +28,7 @@ type pool struct {
 	groups  []*resource // of security
 	subnets []*resource
 	profile *resource // nil: none
+	public  bool      // its machines get public addresses, whatever their subnet says
 }
 
 // machines is how many nodes there are to be.
@@ -48,22 +49,32 @@ func (p pool) parts() (all []string) {
 	return all
 }
 
+func (p pool) groupIDs() (all []string) {
+	for _, g := range p.groups {
+		all = append(all, g.id)
+	}
+	return all
+}
+
 // launch is a pool's launch template and its instances.
 func (a *Cloud) launch(ctx context.Context, l *look, p pool, key *resource) (instances []*resource) {
-	image := a.image(ctx, l, p)
+	image := a.image(ctx, p)
 	template := a.template(ctx, l, p, key, image)
 	for i, name := range p.parts() {
-		instances = append(instances, a.instance(l, p, []*resource{template, image, key}, name, i))
+		instances = append(instances, a.instance(l, p, template, image, key, name, i))
 	}
 	return instances
 }
 
 // instance is one machine. It is in the subnet whose turn it is, or in the next one that has room for it.
-// What it is launched with comes first in what: its template, and what that needs itself, so that it is looked at early.
-func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn int) *resource {
-	r := &resource{kind: "instance", name: name, detail: p.describe() + ", in " + p.subnets[turn%len(p.subnets)].name, needs: slices.Concat(what, p.subnets)}
+func (a *Cloud) instance(l *look, p pool, template, image, key *resource, name string, turn int) *resource {
+	r := &resource{kind: "instance", name: name, detail: p.describe() + ", in " + p.subnets[turn%len(p.subnets)].name,
+		needs: append([]*resource{template, image, key}, p.subnets...)} // the key, which the template needs, is looked at early
 	if p.profile != nil {
 		r.needs = append(r.needs, p.profile)
+	}
+	if p.public {
+		r.needs = append(r.needs, p.groups...)
 	}
 	routed := p.Name == bastionPart || !a.unencapsulated()
 	r.find = func() (string, []string, error) {
@@ -71,6 +82,7 @@ func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn in
 		if i == nil || err != nil {
 			return "", nil, err
 		}
+		r.needs = nil // a new one does
 		var lacks []string
 		if i.State.Name == ec2types.InstanceStateNameStopped || i.State.Name == ec2types.InstanceStateNameStopping {
 			lacks = append(lacks, "started")
@@ -80,7 +92,7 @@ func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn in
 		}
 		return *i.InstanceId, lacks, nil
 	}
-	r.create = func(ctx context.Context) (string, error) { return a.runInstance(ctx, l, p, what[0], name, turn) }
+	r.create = func(ctx context.Context) (string, error) { return a.runInstance(ctx, p, template, image, name, turn) }
 	if !routed {
 		r.steps = []step{{name: "packets of pods", do: func(ctx context.Context) error {
 			_, err := a.ec2.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{InstanceId: &r.id, SourceDestCheck: &ec2types.AttributeBooleanValue{Value: sdk.Bool(false)}})
@@ -99,35 +111,35 @@ func (a *Cloud) instance(l *look, p pool, what []*resource, name string, turn in
 	return r
 }
 
-func (a *Cloud) runInstance(ctx context.Context, l *look, p pool, template *resource, name string, turn int) (string, error) {
-	all, err := l.instances()
-	if err != nil {
-		return "", err
-	}
-	var before []string // machines of this name that are no more: for the same token AWS would give us them again
-	for _, i := range all {
-		if tagOf(i.Tags, partTag) == name {
-			before = append(before, *i.InstanceId)
-		}
-	}
-	slices.Sort(before)
+func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resource, name string, turn int) (string, error) {
 	key, value := a.kubernetes()
 	var full []error
 	for n := range p.subnets {
 		subnet := p.subnets[(turn+n)%len(p.subnets)]
-		for {
-			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id},
-				ClientToken: sdk.String(token(append([]string{template.id, subnet.id, name}, before...)...))}
+		for ended := 0; ; ended++ { // machines that the same words have made in the last days: AWS knows a token longer than the machine that was made for it
+			in := &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: &subnet.id, ImageId: &image.id, LaunchTemplate: &ec2types.LaunchTemplateSpecification{LaunchTemplateId: &template.id}}
+			if p.public {
+				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(),
+					AssociatePublicIpAddress: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}
+			}
 			more := []string{}
 			if p.Name != bastionPart {
 				more = append(more, key, value)
 			}
 			in.TagSpecifications = append(a.specified(ec2types.ResourceTypeInstance, name, more...), a.specified(ec2types.ResourceTypeVolume, name)...)
+			said, err := json.Marshal(in) // all of it: AWS refuses a token with other words
+			if err != nil {
+				return "", err
+			}
+			in.ClientToken = sdk.String(token(string(said), strconv.Itoa(ended)))
 			out, err := a.ec2.RunInstances(ctx, in)
 			if elsewhere(err) {
 				a.Say("%s: no room in %s: %s", name, subnet.name, messageOf(err))
 				full = append(full, fmt.Errorf("%s: %w", subnet.name, err))
 				break
+			}
+			if codeOf(err) == "IdempotentInstanceTerminated" {
+				continue
 			}
 			if err != nil {
 				return "", err
@@ -136,7 +148,6 @@ func (a *Cloud) runInstance(ctx context.Context, l *look, p pool, template *reso
 			if _, _, alive := ofInstance(i); alive || i.State == nil {
 				return *i.InstanceId, nil
 			}
-			before = append(before, *i.InstanceId)
 		}
 	}
 	return "", fmt.Errorf("no zone has room for %s: %w: choose another instanceType, or other zones, or try again later; what was made is kept, and the next run goes on there", p.InstanceType, errors.Join(full...))

@@ -61,7 +61,8 @@ func (p place) of(which, second string) map[string]map[string]any {
 
 // controlPlanePolicy is what control planes may do: what the cloud controller asks for to know nodes and to give Services a
 // network load balancer, and with volumes what the EBS CSI driver does. Classic load balancers, security groups of a Service's own, routes,
-// snapshots and keys of one's own are left out: who wants these brings an instance profile.
+// snapshots and keys of one's own are left out: who wants these brings an instance profile. Workers have no role at all: neither the kubelet nor the
+// driver's part on nodes asks the cloud for anything, and a pod might come by what its machine may do.
 func controlPlanePolicy(p place, volumes bool) policy {
 	all := []statement{{
 		Why: "EC2 lists without regard to single resources, so that there is nothing else to name: machines, and what is around them",
@@ -139,9 +140,6 @@ func (p place) volumes() []statement {
 		Condition: p.of("Resource", ""),
 	}}
 }
-
-// workers have a role without a policy: neither the kubelet nor the driver of volumes asks the cloud for anything, and what a
-// pod may reach there, it has by the role of its machine.
 
 // trustPolicy lets machines, and nobody else, take on a role.
 func trustPolicy(p place) string {

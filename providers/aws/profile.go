@@ -3,7 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -36,14 +36,7 @@ func (a *Cloud) profileName() string { return a.named(64, planesPool, a.region) 
 
 // place is where all of it is, and whose.
 func (a *Cloud) place() place {
-	partition := "aws"
-	switch {
-	case strings.HasPrefix(a.region, "cn-"):
-		partition = "aws-cn"
-	case strings.HasPrefix(a.region, "us-gov-"):
-		partition = "aws-us-gov"
-	}
-	return place{partition: partition, region: a.region, account: a.account, cluster: a.name}
+	return place{partition: a.partition, region: a.region, account: a.account, cluster: a.name}
 }
 
 // profile is what lets control planes call AWS (workers have no need to): an instance profile, with a role of the same name. It says by the digest in a
@@ -69,7 +62,7 @@ func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resou
 			return "", nil, notOurs(r.kind, name, a.name)
 		}
 		var lacks []string
-		if len(p.Roles) == 0 {
+		if !hasRole(p, name) {
 			lacks = append(lacks, "role")
 		}
 		if len(lacks) > 0 || iamTag(p.Tags, digestTag) != digest {
@@ -94,8 +87,8 @@ func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resou
 	r.steps = []step{
 		{name: "role", after: []*resource{role}, do: func(ctx context.Context) error {
 			_, err := a.iam.AddRoleToInstanceProfile(ctx, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
-			if codeOf(err) == "LimitExceeded" { // one is all that it takes, and it has it
-				return nil
+			if codeOf(err) == "LimitExceeded" { // one is all that it takes
+				return a.ownRole(ctx, name, err)
 			}
 			return err
 		}},
@@ -105,6 +98,26 @@ func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resou
 		}},
 	}
 	return r
+}
+
+func hasRole(p *iamtypes.InstanceProfile, name string) bool {
+	return slices.ContainsFunc(p.Roles, func(r iamtypes.Role) bool { return sdk.ToString(r.RoleName) == name })
+}
+
+// ownRole refuses a profile that has another's role.
+func (a *Cloud) ownRole(ctx context.Context, name string, full error) error {
+	out, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &name})
+	switch {
+	case err != nil:
+		return err
+	case len(out.InstanceProfile.Roles) == 0:
+		return fmt.Errorf("%w: %w", errUnseen, full)
+	case hasRole(out.InstanceProfile, name):
+		return nil
+	}
+	other := sdk.ToString(out.InstanceProfile.Roles[0].RoleName)
+	return fmt.Errorf("somebody has given it the role %s, and it takes but one: take that out with `aws iam remove-role-from-instance-profile --instance-profile-name %s --role-name %s`, "+
+		"and run this again; or name a profile of your own under controlPlane.instanceProfile", other, name, other)
 }
 
 // givenProfile is one that is there. It is looked at, as EC2 can't tell one that is misspelt from one that it does not know of yet.

@@ -33,8 +33,9 @@ func removeFile(path string) error {
 // Looks at what a run that was cut short may have made, until AWS is taken to tell of all of it.
 const looks = 4
 
-// catchUp gives AWS time to tell of what a run made that was cut short. A VPC, an internet gateway and an address are made without a token,
-// so that one that is not seen would be made again.
+// catchUp gives AWS time to tell of what a run made that was cut short: what is not seen would be made again. A VPC, an internet gateway and an
+// address can be made without a token alone. Gateways and tables are made without one, too: AWS knows a token longer than what was made for it, and would
+// give us again what somebody has deleted.
 func (a *Cloud) catchUp(ctx context.Context) error {
 	if _, err := os.Stat(a.busy()); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -53,6 +54,9 @@ func (a *Cloud) catchUp(ctx context.Context) error {
 		g.Go(func() error { _, err := l.vpcs(); return err })
 		g.Go(func() error { _, err := l.gateways(); return err })
 		g.Go(func() error { _, err := l.addresses(); return err })
+		g.Go(func() error { _, err := l.nats(); return err })
+		g.Go(func() error { _, err := l.tables(); return err })
+		g.Go(func() error { _, err := l.instances(); return err }) // whose tokens change with the image
 		if err := g.Wait(); err != nil {
 			return explain(err)
 		}

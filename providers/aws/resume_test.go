@@ -40,9 +40,9 @@ func kinds(c *cloud.Cloud) (all []string) {
 }
 
 // killed begins to make a cluster, and is ended while call n is under way: after it was done, or before.
-func killed(t *testing.T, c *cloud.Cloud, n int, done bool) {
+func killed(t *testing.T, c *cloud.Cloud, document string, n int, done bool) {
 	t.Helper()
-	a := connect(t, parse(t, small))
+	a := connect(t, parse(t, document))
 	a.Say = func(string, ...any) {}
 	begun := len(c.Calls())
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -77,7 +77,7 @@ func TestARunThatWasKilledIsFinishedByTheNext(t *testing.T) {
 	for _, n := range killedAt(total) {
 		for _, done := range []bool{true, false} {
 			c := start(t, whims())
-			killed(t, c, n, done)
+			killed(t, c, small, n, done)
 			a := connect(t, parse(t, small))
 			a.Say = func(string, ...any) {}
 			if _, err := a.Create(t.Context()); err != nil {
@@ -94,7 +94,7 @@ func TestDownAfterARunThatWasKilledLeavesNothing(t *testing.T) {
 	for _, n := range killedAt(150) {
 		for _, done := range []bool{true, false} {
 			c := start(t, whims())
-			killed(t, c, n, done)
+			killed(t, c, small, n, done)
 			a := connect(t, parse(t, small))
 			a.Say = func(string, ...any) {}
 			if _, err := a.Delete(t.Context()); err != nil {
@@ -103,6 +103,33 @@ func TestDownAfterARunThatWasKilledLeavesNothing(t *testing.T) {
 			if left := c.Resources(); len(left) > 0 {
 				t.Errorf("killed at call %d (done: %v), down leaves %s", n, done, strings.Join(left, ", "))
 			}
+		}
+	}
+}
+
+// Its gateways are replaced by others, and end.
+func TestAChangeOfNATThatWasKilledIsFinishedByTheNext(t *testing.T) {
+	const single, zone = "network: {nat: single}", "network: {nat: zone}"
+	up := func(document string) {
+		t.Helper()
+		a := connect(t, parse(t, document))
+		a.Say = func(string, ...any) {}
+		if _, err := a.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := start(t, whims())
+	up(single)
+	before := len(c.Calls())
+	up(zone)
+	want, total := kinds(c), len(c.Calls())-before
+	for i, n := range killedAt(total) {
+		c := start(t, whims())
+		up(single)
+		killed(t, c, zone, n, i%2 == 0)
+		up(zone)
+		if have := kinds(c); !slices.Equal(have, want) {
+			t.Errorf("killed at call %d of %d, and run again, there is\n%s\nnot\n%s", n, total, strings.Join(have, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }

@@ -77,8 +77,8 @@ func (a *Cloud) rules(w *network) (all []rule) {
 	case a.hasBastion():
 		add(nodesGroup, bastionGroup, "tcp", 22, 22, "SSH by the bastion")
 		door = bastionGroup
-	case len(from) == 0 && a.aws.Network.Private(): // by a jump host, or a VPN
-		from = []string{w.cidr}
+	case len(from) == 0 && w.private: // by a jump host, or a VPN
+		from = w.ranges
 	}
 	if len(from) == 0 {
 		from = []string{"0.0.0.0/0"}
@@ -95,7 +95,7 @@ func (a *Cloud) apiFrom(w *network) []string {
 	from := slices.Clone(a.aws.LoadBalancer.From)
 	switch {
 	case a.aws.LoadBalancer.Scheme == "internal":
-		from = append(from, w.cidr)
+		from = append(from, w.ranges...)
 	case len(from) == 0:
 		from = []string{"0.0.0.0/0"}
 	default:

@@ -12,10 +12,11 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// template is the pool's launch template. It is never changed: other settings make another one, for the machines to come.
+// template is the pool's launch template: all but the image, which is that of the day. It is never changed: other settings make another one, for the
+// machines to come.
 func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resource) *resource {
 	r := &resource{kind: "launch-template", name: p.Name, detail: p.describe(), after: p.groups, needs: []*resource{image, key}}
-	digest := token(fmt.Sprint(p.InstanceType, p.Image, p.DiskGiB, p.Spot, a.unencapsulated(), p.InstanceProfile, a.aws.SSH.KeyName, hopLimit))[:16]
+	digest := token(fmt.Sprint(p.InstanceType, p.Image, p.DiskGiB, p.Spot, a.unencapsulated(), p.InstanceProfile, a.aws.SSH.KeyName, hopLimit, p.public))[:16]
 	name := a.named(125, p.Name, digest)
 	r.find = func() (string, []string, error) {
 		all, err := l.templates()
@@ -31,14 +32,14 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 	}
 	r.create = func(ctx context.Context) (string, error) {
 		data := &ec2types.RequestLaunchTemplateData{
-			ImageId: &image.id, InstanceType: ec2types.InstanceType(p.InstanceType), KeyName: sdk.String(key.name),
+			InstanceType: ec2types.InstanceType(p.InstanceType), KeyName: sdk.String(key.name),
 			MetadataOptions: &ec2types.LaunchTemplateInstanceMetadataOptionsRequest{HttpEndpoint: ec2types.LaunchTemplateInstanceMetadataEndpointStateEnabled,
 				HttpTokens: ec2types.LaunchTemplateHttpTokensStateRequired, HttpPutResponseHopLimit: sdk.Int32(hopLimit)},
 			BlockDeviceMappings: []ec2types.LaunchTemplateBlockDeviceMappingRequest{{DeviceName: sdk.String(image.value),
 				Ebs: &ec2types.LaunchTemplateEbsBlockDeviceRequest{VolumeType: ec2types.VolumeTypeGp3, VolumeSize: sdk.Int32(p.DiskGiB), Encrypted: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}},
 		}
-		for _, g := range p.groups {
-			data.SecurityGroupIds = append(data.SecurityGroupIds, g.id)
+		if !p.public { // whose network interface has them: AWS takes no groups beside one
+			data.SecurityGroupIds = p.groupIDs()
 		}
 		if p.profile != nil {
 			data.IamInstanceProfile = &ec2types.LaunchTemplateIamInstanceProfileSpecificationRequest{Name: sdk.String(p.profile.name)}
@@ -69,26 +70,26 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 	return r
 }
 
-// image is what a pool's machines boot: that of the document, that of its machines, or the newest of Ubuntu's for
-// their architecture. Its value is the name of its root device.
-func (a *Cloud) image(ctx context.Context, l *look, p pool) *resource {
+// canonical is the account of Ubuntu's images, by partition.
+var canonical = map[string]string{"aws": "099720109477", "aws-cn": "837727238323", "aws-us-gov": "513442679011"}
+
+// image is what a pool's new machines boot: that of the document, or the newest of Ubuntu's for their architecture. Its
+// value is the name of its root device.
+func (a *Cloud) image(ctx context.Context, p pool) *resource {
 	r := &resource{name: "image of " + p.Name}
 	r.find = func() (string, []string, error) {
 		in := &ec2.DescribeImagesInput{ImageIds: []string{p.Image}}
 		if p.Image == "" {
-			if i, err := latest(l, p.parts()); err != nil {
-				return "", nil, err
-			} else if i != nil && p.Name != bastionPart && string(i.InstanceType) == p.InstanceType {
-				in.ImageIds = []string{sdk.ToString(i.ImageId)}
-			}
-		}
-		if in.ImageIds[0] == "" {
 			arch, err := a.architecture(ctx, p.InstanceType)
 			if err != nil {
 				return "", nil, err
 			}
+			owner := canonical[a.partition]
+			if owner == "" {
+				return "", nil, fmt.Errorf("Canonical publishes no image in %s: name one under image", a.region)
+			}
 			name := map[string]string{"arm64": "arm64", "x86_64": "amd64"}[arch]
-			in = &ec2.DescribeImagesInput{Owners: []string{canonical}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
+			in = &ec2.DescribeImagesInput{Owners: []string{owner}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
 				filter("architecture", arch), filter("state", "available")}}
 		}
 		all, err := pages(func(next *string) ([]ec2types.Image, *string, error) {
@@ -112,16 +113,6 @@ func (a *Cloud) image(ctx context.Context, l *look, p pool) *resource {
 		return *newest.ImageId, nil, nil
 	}
 	return r
-}
-
-// latest is one of the machines that are there.
-func latest(l *look, parts []string) (found *ec2types.Instance, err error) {
-	for _, name := range parts {
-		if found, err = part(l.instances, ofInstance, name); found != nil || err != nil {
-			return found, err
-		}
-	}
-	return nil, nil
 }
 
 func (a *Cloud) architecture(ctx context.Context, instanceType string) (string, error) {

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// things are all that is there of the cluster, level by level: what a level has must be gone before the next can go.
-func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
+// things are all that is there of the cluster, or of some kinds, level by level: what a level has must be gone before the next can go.
+func (a *Cloud) things(ctx context.Context, of map[string]bool) ([][]thing, error) {
 	if err := a.known(); err != nil {
 		return nil, err
 	}
@@ -24,12 +25,13 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 	var balancers, targets, instances, volumes, interfaces, nats, addresses, groups, tables, subnets, gateways, vpcs, templates, keys, profiles []thing
 	var g errgroup.Group
 	for _, list := range []struct {
+		kind string
 		into *[]thing
 		ask  func() ([]thing, error)
 	}{
-		{&balancers, func() ([]thing, error) { return a.balancers(ctx) }},
-		{&targets, func() ([]thing, error) { return a.targetGroups(ctx) }},
-		{&instances, func() ([]thing, error) {
+		{"load-balancer", &balancers, func() ([]thing, error) { return a.balancers(ctx) }},
+		{"target-group", &targets, func() ([]thing, error) { return a.targetGroups(ctx) }},
+		{"instance", &instances, func() ([]thing, error) {
 			return things(l.instances, func(i ec2types.Instance) (thing, bool) {
 				ending := i.State.Name == ec2types.InstanceStateNameShuttingDown
 				return thing{"instance", *i.InstanceId, tagOf(i.Tags, partTag), func(ctx context.Context) error {
@@ -38,9 +40,9 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, ending}, i.State.Name != ec2types.InstanceStateNameTerminated
 			})
 		}},
-		{&volumes, func() ([]thing, error) { return a.volumes(ctx) }},
-		{&interfaces, func() ([]thing, error) { return a.interfaces(ctx) }},
-		{&nats, func() ([]thing, error) {
+		{"volume", &volumes, func() ([]thing, error) { return a.volumes(ctx) }},
+		{"network-interface", &interfaces, func() ([]thing, error) { return a.interfaces(ctx) }},
+		{"nat-gateway", &nats, func() ([]thing, error) {
 			return things(l.nats, func(n ec2types.NatGateway) (thing, bool) {
 				return thing{"nat-gateway", *n.NatGatewayId, tagOf(n.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.DeleteNatGateway(ctx, &ec2.DeleteNatGatewayInput{NatGatewayId: n.NatGatewayId})
@@ -48,7 +50,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, n.State == ec2types.NatGatewayStateDeleting}, n.State != ec2types.NatGatewayStateDeleted && n.State != ec2types.NatGatewayStateFailed
 			})
 		}},
-		{&addresses, func() ([]thing, error) {
+		{"elastic-ip", &addresses, func() ([]thing, error) {
 			return things(l.addresses, func(e ec2types.Address) (thing, bool) {
 				return thing{"elastic-ip", *e.AllocationId, tagOf(e.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: e.AllocationId})
@@ -56,8 +58,8 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&groups, func() ([]thing, error) { return a.securityGroups(ctx) }},
-		{&tables, func() ([]thing, error) {
+		{"security-group", &groups, func() ([]thing, error) { return a.securityGroups(ctx) }},
+		{"route-table", &tables, func() ([]thing, error) {
 			return things(l.tables, func(t ec2types.RouteTable) (thing, bool) {
 				return thing{"route-table", *t.RouteTableId, tagOf(t.Tags, partTag), func(ctx context.Context) error {
 					for _, s := range t.Associations {
@@ -70,7 +72,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&subnets, func() ([]thing, error) {
+		{"subnet", &subnets, func() ([]thing, error) {
 			return things(l.subnets, func(s ec2types.Subnet) (thing, bool) {
 				return thing{"subnet", *s.SubnetId, tagOf(s.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: s.SubnetId})
@@ -78,7 +80,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&gateways, func() ([]thing, error) {
+		{"internet-gateway", &gateways, func() ([]thing, error) {
 			return things(l.gateways, func(g ec2types.InternetGateway) (thing, bool) {
 				return thing{"internet-gateway", *g.InternetGatewayId, tagOf(g.Tags, partTag), func(ctx context.Context) error {
 					for _, v := range g.Attachments {
@@ -91,7 +93,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&vpcs, func() ([]thing, error) {
+		{"vpc", &vpcs, func() ([]thing, error) {
 			return things(l.vpcs, func(v ec2types.Vpc) (thing, bool) {
 				return thing{"vpc", *v.VpcId, tagOf(v.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.DeleteVpc(ctx, &ec2.DeleteVpcInput{VpcId: v.VpcId})
@@ -99,7 +101,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&templates, func() ([]thing, error) {
+		{"launch-template", &templates, func() ([]thing, error) {
 			return things(l.templates, func(t ec2types.LaunchTemplate) (thing, bool) {
 				return thing{"launch-template", *t.LaunchTemplateId, tagOf(t.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.DeleteLaunchTemplate(ctx, &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: t.LaunchTemplateId})
@@ -107,7 +109,7 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&keys, func() ([]thing, error) {
+		{"key-pair", &keys, func() ([]thing, error) {
 			return things(l.keys, func(k ec2types.KeyPairInfo) (thing, bool) {
 				return thing{"key-pair", *k.KeyPairId, tagOf(k.Tags, partTag), func(ctx context.Context) error {
 					_, err := a.ec2.DeleteKeyPair(ctx, &ec2.DeleteKeyPairInput{KeyPairId: k.KeyPairId})
@@ -115,8 +117,11 @@ func (a *Cloud) things(ctx context.Context) ([][]thing, error) {
 				}, false}, true
 			})
 		}},
-		{&profiles, func() ([]thing, error) { return a.identities(ctx) }},
+		{"instance-profile", &profiles, func() ([]thing, error) { return a.identities(ctx) }},
 	} {
+		if of != nil && !of[list.kind] {
+			continue
+		}
 		g.Go(func() (err error) {
 			*list.into, err = list.ask()
 			return explain(err)
@@ -167,13 +172,13 @@ func (a *Cloud) securityGroups(ctx context.Context) ([]thing, error) {
 	})
 }
 
-// strangers are what is in the cluster's VPC and is somebody else's: their network interfaces tell.
-func (a *Cloud) strangers(ctx context.Context) (all []string) {
-	if !a.aws.Network.Own() || a.vpc == "" {
+// strangers are what is in the cluster's VPC when all of the cluster is gone that can go: their network interfaces tell.
+func (a *Cloud) strangers(ctx context.Context, why error) (all []string) {
+	if !errors.Is(why, errStays) || !a.aws.Network.Own() || len(a.vpcs) == 0 {
 		return nil
 	}
 	some, _ := pages(func(next *string) ([]ec2types.NetworkInterface, *string, error) {
-		out, err := a.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{filter("vpc-id", a.vpc)}, NextToken: next})
+		out, err := a.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{filter("vpc-id", a.vpcs...)}, NextToken: next})
 		if err != nil {
 			return nil, nil, err
 		}

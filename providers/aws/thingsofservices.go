@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -9,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 )
 
 // balancers are the load balancers with the cluster's tag, or with that of its Services.
@@ -54,19 +54,16 @@ func (a *Cloud) targetGroups(ctx context.Context) ([]thing, error) {
 	})
 }
 
-// tagged are those that carry the cluster's tag, or in its VPC that of its controllers; AWS tells the tags of twenty at a time.
+// tagged are those that carry the cluster's tag, or in its VPC that of its controllers.
 func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string, err error, as func(arn string) thing) (all []thing, _ error) {
 	key, value := a.kubernetes()
 	for some := range slices.Chunk(arns, 20) {
-		out, e := a.elb.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: some})
+		tags, e := a.tagsOf(ctx, some)
 		if e != nil {
-			if missing(e) { // one has just gone: those that are left are found in the next round
-				return all, err
-			}
 			return nil, e
 		}
-		for _, d := range out.TagDescriptions {
-			if arn := *d.ResourceArn; elbTag(d.Tags, clusterTag) == a.name || elbTag(d.Tags, key) == value && a.vpc != "" && in[arn] == a.vpc {
+		for _, d := range tags {
+			if arn := *d.ResourceArn; elbTag(d.Tags, clusterTag) == a.name || elbTag(d.Tags, key) == value && slices.Contains(a.vpcs, in[arn]) {
 				all = append(all, as(arn))
 			}
 		}
@@ -74,14 +71,36 @@ func (a *Cloud) tagged(ctx context.Context, arns []string, in map[string]string,
 	return all, err
 }
 
-// findVPC remembers the id of the cluster's VPC, for when it is no more; none: there was none.
+// tagsOf asks for the tags of up to twenty at a time. Where one has just gone AWS tells nothing of the others, so they are asked for again without it.
+func (a *Cloud) tagsOf(ctx context.Context, arns []string) ([]elbtypes.TagDescription, error) {
+	out, err := a.elb.DescribeTags(ctx, &elb.DescribeTagsInput{ResourceArns: arns})
+	switch {
+	case err == nil:
+		return out.TagDescriptions, nil
+	case !missing(err):
+		return nil, err
+	case len(arns) == 1:
+		return nil, nil
+	}
+	one, err := a.tagsOf(ctx, arns[:len(arns)/2])
+	if err != nil {
+		return nil, err
+	}
+	other, err := a.tagsOf(ctx, arns[len(arns)/2:])
+	return append(one, other...), err
+}
+
+// findVPC remembers the ids of the cluster's VPC, for when it is no more, and of one that was made beside it, unseen; none: there was none.
 func (a *Cloud) findVPC(l *look) error {
-	if a.vpc = cmp.Or(a.vpc, a.aws.Network.VPC); a.vpc != "" {
+	if given := a.aws.Network.VPC; given != "" {
+		a.vpcs = []string{given}
+	}
+	if len(a.vpcs) > 0 {
 		return nil
 	}
 	all, err := l.vpcs()
-	if err == nil && len(all) > 0 {
-		a.vpc = *all[0].VpcId
+	for _, v := range all {
+		a.vpcs = append(a.vpcs, *v.VpcId)
 	}
 	return err
 }
@@ -89,11 +108,11 @@ func (a *Cloud) findVPC(l *look) error {
 // ofCluster are filters for what carries the cluster's own tag, and for what its controllers have made in its VPC: others in the
 // account, EKS say, may have a cluster of the same name, and give what is theirs the same tag.
 func (a *Cloud) ofCluster() [][]ec2types.Filter {
-	if a.vpc == "" {
+	if len(a.vpcs) == 0 {
 		return [][]ec2types.Filter{a.mine()}
 	}
 	key, value := a.kubernetes()
-	return [][]ec2types.Filter{a.mine(), {filter("tag:"+key, value), filter("vpc-id", a.vpc)}}
+	return [][]ec2types.Filter{a.mine(), {filter("tag:"+key, value), filter("vpc-id", a.vpcs...)}}
 }
 
 // volumes are those that are left when the machines are gone. They lie in no VPC: the EBS driver gives those of claims the cluster's own tag.

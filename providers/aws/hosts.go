@@ -1,0 +1,136 @@
+package aws
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/kubewright/kubewright/config"
+)
+
+// hand completes the document from what there is.
+func (a *Cloud) hand(l *look) error {
+	go l.balancer()
+	go l.instances()
+	go l.vpcs() // by which the load balancer is known to be ours
+	if err := a.known(); err != nil {
+		return err
+	}
+	all, err := l.instances()
+	if err != nil {
+		return explain(err)
+	}
+	b, err := l.balancer()
+	if err != nil {
+		return explain(err)
+	}
+	if b != nil {
+		a.c.Spec.ControlPlane.Endpoint = net.JoinHostPort(sdk.ToString(b.DNSName), strconv.Itoa(int(a.port())))
+	}
+	a.c.Spec.Hosts, a.surplus, a.leaving, a.started = nil, nil, nil, map[string]time.Time{}
+	leads := time.Time{} // when what leads to the nodes was started
+	jump := a.aws.SSH.ProxyJump
+	if i, err := part(l.instances, ofInstance, bastionPart); err != nil {
+		return err
+	} else if i != nil && a.hasBastion() {
+		if sdk.ToString(i.PublicIpAddress) == "" {
+			return fmt.Errorf("AWS: the bastion %s is %s, and has no public address: run `kubewright up`, which starts it; if it runs, terminate it first, and another is made", *i.InstanceId, i.State.Name)
+		}
+		jump, leads = bastionUser+"@"+sdk.ToString(i.PublicIpAddress), sdk.ToTime(i.LaunchTime)
+	}
+	for _, p := range a.nodePools() {
+		for _, name := range p.parts() {
+			i, err := part(l.instances, ofInstance, name)
+			if err != nil {
+				return err
+			}
+			if i != nil {
+				n := a.node(p, *i, jump)
+				a.c.Spec.Hosts = append(a.c.Spec.Hosts, n)
+				if a.started[n.Name] = leads; sdk.ToTime(i.LaunchTime).After(leads) {
+					a.started[n.Name] = *i.LaunchTime
+				}
+			}
+		}
+	}
+	for _, i := range a.extra(all) {
+		p := config.AWSPool{Name: poolOf(i)}
+		a.surplus, a.leaving = append(a.surplus, a.node(pool{AWSPool: p}, i, jump)), append(a.leaving, ending(i))
+	}
+	if err := a.forgetHostKeys(all); err != nil {
+		return err
+	}
+	if _, err := os.Stat(a.keyFile()); err != nil && len(a.c.Spec.Hosts) > 0 && a.aws.SSH.KeyName == "" {
+		return a.keyLost()
+	}
+	return nil
+}
+
+// nodePools are those of which nodes are made, the control planes first.
+func (a *Cloud) nodePools() []pool {
+	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}}}
+	for _, p := range a.aws.Pools {
+		all = append(all, pool{AWSPool: p})
+	}
+	return all
+}
+
+// extra are machines of the cluster that are alive and not wished for.
+func (a *Cloud) extra(all []ec2types.Instance) (extra []ec2types.Instance) {
+	var parts []string
+	for _, p := range a.nodePools() {
+		parts = append(parts, p.parts()...)
+	}
+	for _, i := range all {
+		_, tags, alive := ofInstance(i)
+		if name := tagOf(tags, partTag); alive && name != bastionPart && !slices.Contains(parts, name) {
+			extra = append(extra, i)
+		}
+	}
+	slices.SortFunc(extra, func(x, y ec2types.Instance) int {
+		return strings.Compare(tagOf(x.Tags, partTag), tagOf(y.Tags, partTag))
+	})
+	return extra
+}
+
+// poolOf cuts the number off a machine's part.
+func poolOf(i ec2types.Instance) string {
+	name := tagOf(i.Tags, partTag)
+	return name[:max(0, strings.LastIndex(name, "-"))]
+}
+
+// PoolLabel names a node's pool.
+const PoolLabel = "kubewright.dev/pool"
+
+// node is a machine as the other providers know it.
+func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
+	ip := sdk.ToString(i.PrivateIpAddress)
+	n := config.Node{Name: cmp.Or(sdk.ToString(i.PrivateDnsName), privateName(a.region, ip)), Address: ip, Roles: []config.Role{config.WorkerRole}, Taints: p.Taints,
+		ProviderID: "aws:///" + sdk.ToString(i.Placement.AvailabilityZone) + "/" + *i.InstanceId}
+	n.Labels = map[string]string{PoolLabel: p.Name}
+	if p.Name == planesPool {
+		n.Roles = []config.Role{config.ControlPlaneRole}
+		if !slices.ContainsFunc(a.aws.Pools, func(p config.AWSPool) bool { return p.Count > 0 }) {
+			n.Roles = append(n.Roles, config.WorkerRole) // pods have to be somewhere
+		}
+	}
+	maps.Copy(n.Labels, p.Labels)
+	n.SSH = &config.SSH{Address: ip, User: a.aws.SSH.User, IdentityFile: a.keyFile(), ProxyJump: jump}
+	if public := sdk.ToString(i.PublicIpAddress); public != "" && jump == "" {
+		n.SSH.Address = public
+	}
+	return n
+}
+
+// Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.
+func (a *Cloud) Identity() string   { return a.keyFile() }
+func (a *Cloud) KnownHosts() string { return a.knownHosts() }

@@ -1,0 +1,295 @@
+package aws
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+
+	"github.com/kubewright/kubewright/e2e/cloud"
+)
+
+// made brings a document to be, looks that a plan has told all of it, and that nothing is left to do.
+func made(t *testing.T, document string) *Cloud {
+	t.Helper()
+	plan := planned(t, document)
+	a := connect(t, parse(t, document))
+	changes, err := a.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(plan, "\n"); plan != "nothing\n" && n != len(changes) {
+		t.Errorf("planned:\n%s\ndone: %v", plan, changes)
+	}
+	if again := planned(t, document); again != "nothing\n" {
+		t.Errorf("after it was made: %s", again)
+	}
+	return a
+}
+
+// count is how many things there are of a kind.
+func count(c *cloud.Cloud, kind string) (n int) {
+	for _, r := range c.Resources() {
+		if strings.HasPrefix(r, kind+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestGatewaysAreReplacedWhenNATChanges(t *testing.T) {
+	c := start(t, cloud.Options{Lag: 1, Delay: 5 * time.Millisecond})
+	for i, nat := range []string{"single", "zone", "single", "zone"} {
+		a := made(t, "network: {nat: "+nat+"}")
+		want := map[string]int{"single": 1, "zone": 3}[nat]
+		for kind, n := range map[string]int{"natgateway": want, "elastic-ip": want, "route-table": want + 1} {
+			if have := count(c, kind); have != n {
+				t.Errorf("%d: nat: %s: %d of %s, not %d", i, nat, have, kind, n)
+			}
+		}
+		l := a.look(t.Context())
+		tables, err := l.tables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		subnets, _ := l.subnets()
+		for _, s := range subnets {
+			zone, private := strings.CutPrefix(tagOf(s.Tags, partTag), "private-")
+			name := map[bool]string{true: "private-" + zone, false: "private"}[nat == "zone"]
+			if _, by := association(tables, *s.SubnetId); private && (by == nil || tagOf(by.Tags, partTag) != name) {
+				t.Errorf("%d: nat: %s: %s goes by %+v", i, nat, zone, by)
+			}
+		}
+	}
+}
+
+func TestABastionThatIsTurnedOffGoes(t *testing.T) {
+	c := start(t, cloud.Options{Lag: 1, Delay: 5 * time.Millisecond})
+	made(t, small)
+	instances, groups := count(c, "instance"), count(c, "security-group")
+	off := "ssh: {bastion: none}\n" + small
+	if plan := planned(t, off); !strings.Contains(plan, "delete instance bastion: i-") || !strings.Contains(plan, "delete security-group kubewright-prod-bastion: sg-") {
+		t.Error(plan)
+	}
+	made(t, off)
+	if count(c, "instance") != instances-1 || count(c, "security-group") != groups-1 {
+		t.Errorf("there is %s", strings.Join(c.Resources(), "\n"))
+	}
+	made(t, small)
+}
+
+func TestANetworkThatCannotBeChangedIsRefused(t *testing.T) {
+	c := start(t, cloud.Options{})
+	made(t, "network: {zones: [eu-west-1a, eu-west-1b]}")
+	before := c.Resources()
+	for _, network := range []string{"{zones: [eu-west-1a, eu-west-1b], nat: none}", "{zones: [eu-west-1a, eu-west-1b], cidr: 10.9.0.0/16}", "{zones: [eu-west-1b, eu-west-1a]}", "{zones: [eu-west-1a]}", "{zones: [eu-west-1a, eu-west-1c]}"} {
+		_, err := connect(t, parse(t, "network: "+network)).Create(t.Context())
+		wants(t, err, "write what they were", "`kubewright down`")
+	}
+	_, err := connect(t, parse(t, "loadBalancer: {scheme: internal}")).Create(t.Context())
+	wants(t, err, "write loadBalancer.scheme: internet-facing")
+	if after := c.Resources(); !slices.Equal(before, after) {
+		t.Errorf("there was %s\nthere is %s", before, after)
+	}
+}
+
+func TestAZoneThatIsAddedReachesTheLoadBalancer(t *testing.T) {
+	start(t, cloud.Options{Lag: 1})
+	made(t, "network: {zones: [eu-west-1a], nat: zone}")
+	a := made(t, "network: {zones: [eu-west-1a, eu-west-1b], nat: zone}")
+	b, err := a.look(t.Context()).balancer()
+	if err != nil || len(b.AvailabilityZones) != 2 {
+		t.Errorf("%v: it is in %+v", err, b.AvailabilityZones)
+	}
+}
+
+// Each public subnet of the smallest network has room for load balancers of Services, too.
+func TestTheSmallestNetworkHasRoom(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := made(t, "network: {cidr: 10.0.0.0/20, zones: [eu-west-1a, eu-west-1b, eu-west-1c]}\n"+small), t.Context()
+	subnets, err := a.look(ctx).subnets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range subnets {
+		if n := sdk.ToInt32(s.AvailableIpAddressCount); n < 50 {
+			t.Errorf("%s (%s) has %d free addresses", tagOf(s.Tags, partTag), sdk.ToString(s.CidrBlock), n)
+		}
+	}
+}
+
+// In us-east-1 the third zone is one that AWS does not extend any more.
+func TestZonesWithoutGatewaysAreNotChosen(t *testing.T) {
+	c := start(t, cloud.Options{})
+	t.Setenv("AWS_REGION", "us-east-1")
+	made(t, small)
+	if all := strings.Join(c.Resources(), " "); strings.Contains(all, "us-east-1c") || !strings.Contains(all, "private-us-east-1d") {
+		t.Error(all)
+	}
+	for zone, want := range map[string]string{"us-east-1c": "neither NAT gateways", "us-east-1x": "choose among us-east-1a, us-east-1b, us-east-1d"} {
+		d := parse(t, "network: {zones: [us-east-1a, "+zone+"]}")
+		d.Metadata.Name = "other"
+		_, err := connect(t, d).Create(t.Context())
+		wants(t, err, zone, want)
+	}
+}
+
+func TestASubnetOfSomebodyElsesInTheWayIsTold(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("10.0.0.0/16"), TagSpecifications: a.specified(ec2types.ResourceTypeVpc, "vpc")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: vpc.Vpc.VpcId, CidrBlock: sdk.String("10.0.1.0/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Create(ctx)
+	wants(t, err, "subnet private-eu-west-1a", *s.Subnet.SubnetId, "10.0.1.0/24", "remove that")
+}
+
+// What is made without a token is made twice where AWS does not tell yet what a run has made that was cut short, and the next one is on
+// another machine.
+func TestWhatWasMadeTwiceIsRemoved(t *testing.T) {
+	times := func(c *cloud.Cloud, action string) (n int) {
+		for _, q := range c.Calls() {
+			if q.Action == action && q.Code == "" {
+				n++
+			}
+		}
+		return n
+	}
+	once := start(t, whims())
+	made(t, small)
+	want := kinds(once)
+	for _, action := range []string{"CreateVpc", "CreateInternetGateway", "AllocateAddress", "CreateRouteTable"} {
+		c := start(t, whims())
+		a := connect(t, parse(t, small))
+		c.Change(func(o *cloud.Options) {
+			o.Lag = 1
+			o.After = func(q cloud.Call) {
+				if q.Action == action {
+					c.Change(func(o *cloud.Options) { o.Expire = 1 }) // all that follows fails
+				}
+			}
+		})
+		if _, err := a.Create(t.Context()); err == nil {
+			t.Fatalf("%s: it was not cut short", action)
+		}
+		c.Change(func(o *cloud.Options) { o.Lag, o.After, o.Expire = 2, nil, 0 })
+		if err := removeFile(a.busy()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := connect(t, parse(t, small)).Create(t.Context()); err != nil {
+			t.Fatalf("%s: %v", action, err)
+		}
+		if have := kinds(c); times(c, action) <= times(once, action) || !slices.Equal(have, want) {
+			t.Errorf("%s: done %d times, and there is\n%s\nnot\n%s", action, times(c, action), strings.Join(have, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// Whichever of two VPCs is the cluster's, down finds what its Services have in it.
+func TestDownOfTwoVPCs(t *testing.T) {
+	c := start(t, cloud.Options{})
+	a, ctx := connect(t, parse(t, small)), t.Context()
+	var others []string
+	for range 4 { // ids are random: one of them is likely the first by id, and all are by age
+		vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("10.0.0.0/16")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, *vpc.Vpc.VpcId)
+	}
+	a = made(t, small)
+	if _, err := a.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: others, Tags: a.tags("vpc")}); err != nil {
+		t.Fatal(err)
+	}
+	subnets, err := a.look(ctx).subnets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, value := a.kubernetes()
+	if _, err := a.elb.CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{Name: sdk.String("service"), Type: elbtypes.LoadBalancerTypeEnumNetwork, Subnets: []string{*subnets[0].SubnetId},
+		Tags: []elbtypes.Tag{{Key: &key, Value: &value}}}); err != nil {
+		t.Fatal(err)
+	}
+	plan := planned(t, small)
+	for _, id := range others {
+		if !strings.Contains(plan, "delete vpc vpc: "+id) || strings.Count(plan, "\n") != len(others) {
+			t.Errorf("%s: %s", id, plan)
+		}
+	}
+	if doomed, err := a.Doomed(ctx); err != nil || !slices.ContainsFunc(doomed, func(c Change) bool { return c.Name == "service" }) {
+		t.Errorf("%v: a Service's load balancer is not among %v", err, doomed)
+	}
+	if _, err := a.Delete(ctx); err != nil {
+		t.Error(err)
+	}
+	if left := c.Resources(); len(left) > 0 {
+		t.Errorf("left: %s", fmt.Sprint(left))
+	}
+}
+
+// Subnets tell of their VPC, where that is not seen.
+func TestAVPCThatIsNotSeenIsNotMadeAgain(t *testing.T) {
+	start(t, cloud.Options{})
+	a := made(t, small)
+	l := a.look(t.Context())
+	vpcs, err := l.vpcs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.vpcs = func() ([]ec2types.Vpc, error) { return nil, nil }
+	w, err := a.network(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, lacks, err := w.vpc.find(); err != nil || id != *vpcs[0].VpcId || len(lacks) > 0 {
+		t.Errorf("%q lacks %v, %v", id, lacks, err)
+	}
+}
+
+// A subnet goes by another table than the look has shown.
+func TestAnAssociationThatWasNotSeenIsReplaced(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := made(t, small), t.Context()
+	l := a.look(ctx)
+	table, err := part(l.tables, ofTable, "public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnet, err := part(l.subnets, ofSubnet, "private-eu-west-1a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := a.associate(l, &resource{name: "public", id: *table.RouteTableId}, &resource{name: "private-eu-west-1a", id: *subnet.SubnetId})
+	id, err := r.create(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := a.look(ctx).tables()
+	if have, by := association(all, *subnet.SubnetId); err != nil || have != id || *by.RouteTableId != *table.RouteTableId {
+		t.Errorf("%v: it goes by %s", err, tagOf(by.Tags, partTag))
+	}
+}
+
+// AWS takes no load balancer whose name begins with internal-.
+func TestAClusterMayBeCalledInternal(t *testing.T) {
+	start(t, cloud.Options{})
+	for _, name := range []string{"internal", "internal-tools-of-the-whole-company"} {
+		d := parse(t, small)
+		d.Metadata.Name = name
+		if _, err := connect(t, d).Create(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
