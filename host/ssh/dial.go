@@ -46,7 +46,7 @@ func closeLate(conn net.Conn) { conn.Close() }
 
 // dialTCP asks the server for a connection.
 func (l *link) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := wait(ctx, func() (net.Conn, error) { return l.client.Dial("tcp", addr) }, closeLate)
+	conn, err := opened(ctx, l, func() (net.Conn, error) { return l.client.Dial("tcp", addr) }, closeLate)
 	var refused *ssh.OpenChannelError
 	switch {
 	case err == nil:

@@ -18,6 +18,7 @@ type link struct {
 	endpoint
 	client *ssh.Client
 	conn   *watchedConn
+	gone   chan struct{} // closed when the connection has ended
 }
 
 // watchedConn knows when it was last heard of, and why it ended.
@@ -119,7 +120,7 @@ func (c *Client) link(ctx context.Context, before *link, e endpoint) (*link, err
 	default:
 		return nil, &host.UnreachableError{Err: fmt.Errorf("%s: %w: see that the port is that of an SSH server, and whether it drops connections (MaxStartups)", e, err)}
 	}
-	l := &link{endpoint: e, client: ssh.NewClient(client, channels, requests), conn: conn}
+	l := &link{endpoint: e, client: ssh.NewClient(client, channels, requests), conn: conn, gone: make(chan struct{})}
 	go l.keepAlive(c.silence)
 	return l, nil
 }
@@ -156,6 +157,20 @@ func wait[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, err
 	}
 }
 
+// opened is wait for a channel: asked for one just when the connection ends, the library waits for ever.
+func opened[T any](ctx context.Context, l *link, open func() (T, error), drop func(T)) (T, error) {
+	while, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	go func() {
+		select {
+		case <-l.gone:
+			leave(net.ErrClosed)
+		case <-while.Done():
+		}
+	}()
+	return wait(while, open, drop)
+}
+
 // dialServer makes the TCP connection, through the jump host if there is one.
 func (c *Client) dialServer(ctx context.Context, before *link, e endpoint) (net.Conn, error) {
 	timed, cancel := context.WithTimeout(ctx, e.connect)
@@ -185,16 +200,15 @@ func (c *Client) dialServer(ctx context.Context, before *link, e endpoint) (net.
 func (l *link) keepAlive(silence time.Duration) {
 	tick := time.NewTicker(silence / 3)
 	defer tick.Stop()
-	gone := make(chan struct{})
 	go func() {
 		l.client.Wait()
 		l.close(net.ErrClosed)
-		close(gone)
+		close(l.gone)
 	}()
 	var pending atomic.Bool
 	for {
 		select {
-		case <-gone:
+		case <-l.gone:
 			return
 		case <-tick.C:
 		}

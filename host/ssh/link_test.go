@@ -102,6 +102,18 @@ func TestADeadLinkEndsEverythingThatWaits(t *testing.T) {
 	all.Wait()
 }
 
+func TestAChannelThatIsAskedForTooLateIsNotWaitedFor(t *testing.T) {
+	sshHome(t)
+	h := startSSHD(t).login("root", Options{})
+	never := make(chan struct{})
+	defer close(never)
+	time.AfterFunc(50*time.Millisecond, func() { h.conn.Close() })
+	_, err := opened(t.Context(), h.link, func() (int, error) { <-never; return 0, nil }, nil)
+	if err == nil || h.cause() == nil {
+		t.Errorf("it ends with %v; the connection has ended for %v", err, h.cause())
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }

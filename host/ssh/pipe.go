@@ -95,12 +95,28 @@ func (s *stream) stop(err error) {
 	s.moved.Broadcast()
 }
 
-// listen calls f when a word comes for the second time; an empty one: no more, and what has come is dropped.
+// listen calls f when a word comes for the second time.
 func (s *stream) listen(word string, f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.word, s.heard = word, f; word == "" {
-		s.buf.Reset()
+	s.word, s.heard = word, f
+}
+
+// after waits for a text, drops it and what came before, and ends what listen has begun.
+func (s *stream) after(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved.Broadcast()
+	for {
+		if i := bytes.Index(s.buf.Bytes(), []byte(text)); i >= 0 {
+			s.word, s.heard = "", nil
+			s.buf.Next(i + len(text))
+			return nil
+		}
+		if s.err != nil {
+			return s.err
+		}
+		s.moved.Wait()
 	}
 }
 

@@ -77,7 +77,7 @@ func (s *Transport) dialUnix(ctx context.Context, path string) (net.Conn, error)
 // openSocket asks the server. OpenSSH has one answer for a socket that is missing, one that nobody
 // listens at, and a configuration that forbids it: a look at the host tells them apart.
 func (s *Transport) openSocket(ctx context.Context, path string) (net.Conn, error) {
-	conn, err := wait(ctx, func() (net.Conn, error) { return s.client.Dial("unix", path) }, closeLate)
+	conn, err := opened(ctx, s.link, func() (net.Conn, error) { return s.client.Dial("unix", path) }, closeLate)
 	var refused *ssh.OpenChannelError
 	switch {
 	case err == nil:

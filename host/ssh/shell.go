@@ -104,15 +104,16 @@ func (s *Transport) startWithPassword(ctx context.Context, program string) (*hos
 // random word; it is in single quotes without any of the characters that sh, csh and fish treat
 // differently there. The program's text comes over standard input.
 func (s *Transport) start(ctx context.Context, way int, program, password string) (*host.Pipe, error) {
-	word := "kubewright-" + rand.Text()
+	nonce := rand.Text()
+	word := "kubewright-" + nonce
 	script := fmt.Sprintf(`echo %s; eval "$(%s)"`, word, host.ProgramFrom(program))
 	command := "env LC_ALL=C sh -c '" + script + "'"
 	switch way {
 	case sudoFree:
 		command = "env LC_ALL=C sudo -n sh -c '" + script + "'"
 	case sudoPassword:
-		// Whatever sudo did with the password's line: what comes before the word is thrown away.
-		script = fmt.Sprintf(`echo %s; while read -r l; do [ "$l" = BEGIN-%s ] && break; done; `, word, word) + script[strings.Index(script, "eval"):]
+		// Whatever sudo did with the password's line, and said: what comes before these words is thrown away.
+		script = fmt.Sprintf(`echo %s >&2; echo %s; while read -r l; do [ "$l" = BEGIN-%s ] && break; done; `, nonce, word, word) + script[strings.Index(script, "eval"):]
 		command = "env LC_ALL=C sudo -k -S -p " + word + " sh -c '" + script + "'"
 	}
 	channel, requests, err := s.open(ctx, "session", nil)
@@ -155,7 +156,7 @@ func (s *Transport) start(ctx context.Context, way int, program, password string
 		program = "\n"
 	}
 	if way == sudoPassword {
-		if err := s.enterPassword(ctx, in, out, password); err != nil {
+		if err := s.enterPassword(ctx, in, out, password, nonce); err != nil {
 			closing()
 			return nil, err
 		}
@@ -168,8 +169,8 @@ func (s *Transport) start(ctx context.Context, way int, program, password string
 	return &host.Pipe{In: in, Out: out, Err: errs, Close: closing}, nil
 }
 
-// enterPassword returns when sudo has started the shell.
-func (s *Transport) enterPassword(ctx context.Context, in io.Writer, out *output, password string) error {
+// enterPassword returns when sudo has started the shell, which says nonce among its errors first.
+func (s *Transport) enterPassword(ctx context.Context, in io.Writer, out *output, password, nonce string) error {
 	// A second prompt says that the password was wrong, and that sudo waits for another.
 	out.errs.listen(out.word, func() { out.input.CloseWrite() })
 	slow := time.AfterFunc(starting, func() {
@@ -182,20 +183,19 @@ func (s *Transport) enterPassword(ctx context.Context, in io.Writer, out *output
 	if err := out.await(); err != nil {
 		return err
 	}
-	out.errs.listen("", nil)
-	return nil
+	return out.errs.after(nonce + "\n") // sudo's prompt may come late, though it was written before
 }
 
 // open is OpenChannel that a context can leave.
 func (l *link) open(ctx context.Context, kind string, data []byte) (ssh.Channel, <-chan *ssh.Request, error) {
-	type opened struct {
+	type session struct {
 		channel  ssh.Channel
 		requests <-chan *ssh.Request
 	}
-	o, err := wait(ctx, func() (opened, error) {
+	o, err := opened(ctx, l, func() (session, error) {
 		channel, requests, err := l.client.OpenChannel(kind, data)
-		return opened{channel, requests}, err
-	}, func(o opened) {
+		return session{channel, requests}, err
+	}, func(o session) {
 		go ssh.DiscardRequests(o.requests)
 		o.channel.Close()
 	})
