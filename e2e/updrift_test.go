@@ -35,8 +35,8 @@ func (s *site) driftIsMended() {
 	for i := range last {
 		broken(i)
 		if drifts[i].what == "a tool that is gone" {
-			if n := s.status(1)["up-2"].Drift; n == nil || *n == 0 {
-				s.t.Errorf("status does not miss a tool")
+			if h := s.status(1)["up-2"]; h.Drift == nil || *h.Drift == 0 {
+				s.t.Errorf("status does not miss a tool: %+v", h)
 			}
 		}
 	}

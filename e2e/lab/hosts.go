@@ -72,7 +72,7 @@ func (l *Lab) create(ctx context.Context, h *Host, o HostOptions) error {
 			args = append(args, flag, value)
 		}
 	}
-	if _, err := os.Stat("/lib/modules"); err == nil {
+	if modules, err := os.ReadDir("/lib/modules"); err == nil && len(modules) > 0 { // kind leaves an empty folder on machines without
 		args = append(args, "--volume", "/lib/modules:/lib/modules:ro")
 	}
 	for _, m := range append(l.mounts, o.Mounts...) {

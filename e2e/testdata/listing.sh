@@ -21,7 +21,7 @@ echo "## units"
 systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}' | sort
 systemctl list-units --all --no-legend --no-pager --plain --type service,slice,socket | awk '{print $1, $2, $3}' | grep -v '^systemd-\|^user\|^run-\|^modprobe@' | sort
 echo "## sysctls"
-sysctl -a 2>/dev/null | grep -v -e '^fs\.\(dentry-state\|file-nr\|inode\|quota\|aio-nr\)' -e 'random\.' -e 'nf_conntrack_count' -e 'net\.ipv[46]\.\(conf\|neigh\)\.veth' -e '^kernel\.ns_last_pid' -e 'mm_stats\|sched_domain' | sort
+sysctl -a 2>/dev/null | grep -v -e '^fs\.\(dentry-state\|file-nr\|inode\|quota\|aio-nr\)' -e 'random\.' -e 'nf_conntrack_count' -e 'net\.ipv[46]\.\(conf\|neigh\)\.veth' -e '^kernel\.\(ns_last_pid\|pty\.nr\)' -e 'mm_stats\|sched_domain' | sort
 echo "## processes"
 ps -eo comm --no-headers | grep -e containerd -e kube -e etcd -e flannel -e coredns -e pause | sort
 true
