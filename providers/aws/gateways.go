@@ -176,9 +176,10 @@ func route(to *resource) (gateway, nat *string) {
 	return &to.id, nil
 }
 
-// associate has a subnet's packets go by a table.
+// associate has a subnet's packets go by a table: in place of another one when the table leads somewhere.
 func (a *Cloud) associate(l *look, table, subnet *resource) *resource {
 	r := &resource{kind: "route", name: subnet.name, detail: "by the table " + table.name, after: []*resource{table, subnet}}
+	turn := false // from another table
 	r.find = func() (string, []string, error) {
 		s, err := part(l.subnets, ofSubnet, subnet.name)
 		if s == nil || err != nil {
@@ -189,15 +190,19 @@ func (a *Cloud) associate(l *look, table, subnet *resource) *resource {
 		if by == nil || err != nil || tagOf(by.Tags, partTag) == table.name {
 			return id, nil, err
 		}
-		return id, []string{r.detail + ", not " + tagOf(by.Tags, partTag)}, nil
+		turn = true
+		return id, []string{r.detail}, nil
 	}
-	r.mend = func(ctx context.Context) error {
+	r.steps = []step{{name: r.detail, needs: []*resource{table}, do: func(ctx context.Context) error {
+		if !turn {
+			return nil
+		}
 		out, err := a.ec2.ReplaceRouteTableAssociation(ctx, &ec2.ReplaceRouteTableAssociationInput{AssociationId: &r.id, RouteTableId: &table.id})
 		if err == nil {
 			r.id = sdk.ToString(out.NewAssociationId)
 		}
 		return err
-	}
+	}}}
 	r.create = func(ctx context.Context) (string, error) {
 		out, err := a.ec2.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: &table.id, SubnetId: &subnet.id})
 		if codeOf(err) != "Resource.AlreadyAssociated" {
@@ -224,9 +229,8 @@ func (a *Cloud) associate(l *look, table, subnet *resource) *resource {
 		case *by.RouteTableId == table.id: // a run that was cut short came so far
 			return id, nil
 		}
-		r.id = id
-		err = r.mend(ctx)
-		return r.id, err
+		turn = true
+		return id, nil
 	}
 	return r
 }

@@ -50,7 +50,15 @@ func (a *Cloud) groups(l *look, w *network) (all map[string]*resource, roots []*
 				}
 			}
 		}
-		roots = append(roots, a.filled(l, all[name], own, needs))
+		var routes []*resource
+		if name == balancerGroup { // nodes are let in by the addresses that they go out with, until those are others
+			for _, r := range w.roots {
+				if r.kind == "route" {
+					routes = append(routes, r)
+				}
+			}
+		}
+		roots = append(roots, a.filled(l, all[name], own, needs, routes))
 	}
 	return all, roots
 }
@@ -89,8 +97,8 @@ func ofGroup(g ec2types.SecurityGroup) (string, []ec2types.Tag, bool) {
 
 const ownRule = "kubewright: " // how the descriptions of our rules begin; cloud-controller-manager has its own in the group of the nodes
 
-// filled is a group with its rules.
-func (a *Cloud) filled(l *look, group *resource, want []rule, needs []*resource) *resource {
+// filled is a group with its rules. Those that are too many go when others are done.
+func (a *Cloud) filled(l *look, group *resource, want []rule, needs, others []*resource) *resource {
 	r := &resource{kind: "rules", name: group.name, after: needs, detail: listRules(want)}
 	ids := func(made bool) (map[string]string, error) { // of what rules are from
 		all, err := l.groups()
@@ -161,38 +169,39 @@ func (a *Cloud) filled(l *look, group *resource, want []rule, needs []*resource)
 		for _, p := range drop {
 			lacks = append(lacks, "-"+short(p))
 		}
+		if len(drop) > 0 {
+			r.mends = []step{{name: lacks[len(add)], needs: others, do: func(ctx context.Context) error {
+				_, drop, err := compare(true)
+				if err == nil && len(drop) > 0 {
+					_, err = a.ec2.RevokeSecurityGroupIngress(ctx, &ec2.RevokeSecurityGroupIngressInput{GroupId: &group.id, IpPermissions: drop})
+				}
+				return err
+			}}}
+		}
 		return *g.GroupId, lacks, nil
 	}
 	r.mend = func(ctx context.Context) error {
-		add, drop, err := compare(true) // now that what they are from is there
-		if err != nil {
+		add, _, err := compare(true) // now that what they are from is there
+		if err != nil || len(add) == 0 {
 			return err
 		}
-		return a.fill(ctx, group.id, add, drop)
+		return a.allow(ctx, group.id, add)
 	}
 	r.create = func(ctx context.Context) (string, error) { return group.id, r.mend(ctx) }
 	return r
 }
 
-func (a *Cloud) fill(ctx context.Context, id string, add, drop []ec2types.IpPermission) error {
-	if len(add) > 0 {
-		_, err := a.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &id, IpPermissions: add})
-		if codeOf(err) == "InvalidPermission.Duplicate" { // a run that was cut short came so far, and we have not been told yet
-			err = nil
-			for _, p := range add {
-				_, e := a.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &id, IpPermissions: []ec2types.IpPermission{p}})
-				if codeOf(e) != "InvalidPermission.Duplicate" {
-					err = errors.Join(err, e)
-				}
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if len(drop) > 0 {
-		_, err := a.ec2.RevokeSecurityGroupIngress(ctx, &ec2.RevokeSecurityGroupIngressInput{GroupId: &id, IpPermissions: drop})
+func (a *Cloud) allow(ctx context.Context, id string, add []ec2types.IpPermission) error {
+	_, err := a.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &id, IpPermissions: add})
+	if codeOf(err) != "InvalidPermission.Duplicate" {
 		return err
 	}
-	return nil
+	err = nil // a run that was cut short came so far, and we have not been told yet
+	for _, p := range add {
+		_, e := a.ec2.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &id, IpPermissions: []ec2types.IpPermission{p}})
+		if codeOf(e) != "InvalidPermission.Duplicate" {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }

@@ -25,7 +25,7 @@ func made(t *testing.T, document string) *Cloud {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(plan, "\n"); plan != "nothing\n" && n != len(changes) {
+	if n := strings.Count(plan, "\n") - strings.Count(plan, "nothing\n"); n != len(changes) {
 		t.Errorf("planned:\n%s\ndone: %v", plan, changes)
 	}
 	if again := planned(t, document); again != "nothing\n" {
@@ -67,6 +67,65 @@ func TestGatewaysAreReplacedWhenNATChanges(t *testing.T) {
 				t.Errorf("%d: nat: %s: %s goes by %+v", i, nat, zone, by)
 			}
 		}
+	}
+}
+
+// Nodes go by a new gateway when it leads out, and not before; those whose gateway can't be made go by the old one.
+func TestNodesAreNeverCutOffWhenNATChanges(t *testing.T) {
+	c := start(t, cloud.Options{Delay: 5 * time.Millisecond})
+	a, ctx := made(t, "network: {nat: single}"), t.Context()
+	leads := func(id string) bool {
+		out, err := a.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{RouteTableIds: []string{id}})
+		return err == nil && slices.ContainsFunc(out.RouteTables[0].Routes, func(r ec2types.Route) bool {
+			return sdk.ToString(r.DestinationCidrBlock) == everywhere && r.State == ec2types.RouteStateActive
+		})
+	}
+	refused := &cloud.Error{Code: "NatGatewayLimitExceeded", Message: "no more", Status: 400}
+	c.Change(func(o *cloud.Options) {
+		o.Delays = map[string]time.Duration{"natgateway": 50 * time.Millisecond}
+		o.Before = func(q cloud.Call) *cloud.Error {
+			if q.Action == "ReplaceRouteTableAssociation" && !leads(q.Params.Get("RouteTableId")) {
+				t.Errorf("a subnet is to go by %s, which leads nowhere", q.Params.Get("RouteTableId"))
+			}
+			if q.Action == "CreateNatGateway" {
+				return refused
+			}
+			return nil
+		}
+	})
+	_, err := connect(t, parse(t, "network: {nat: zone}")).Create(ctx)
+	wants(t, err, "nat-gateway nat-eu-west-1", "no more")
+	l := a.look(ctx)
+	subnets, err := l.subnets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := l.tables()
+	for _, s := range subnets {
+		if _, by := association(tables, *s.SubnetId); err != nil || by == nil || !leads(*by.RouteTableId) {
+			t.Errorf("%v: %s goes by %+v", err, tagOf(s.Tags, partTag), by)
+		}
+	}
+	refused = nil
+	made(t, "network: {nat: zone}")
+}
+
+// With loadBalancer.from nodes reach the API by the addresses that they go out with: both, while they change.
+func TestTheOldAddressIsLetInUntilNodesGoByTheNew(t *testing.T) {
+	c := start(t, cloud.Options{Delay: 5 * time.Millisecond, Delays: map[string]time.Duration{"natgateway": 50 * time.Millisecond}})
+	const from = "loadBalancer: {from: [203.0.113.0/24]}\n"
+	made(t, from+"network: {nat: single}")
+	before := len(c.Calls())
+	made(t, from+"network: {nat: zone}")
+	var order []string
+	for _, q := range c.Calls()[before:] {
+		switch q.Action {
+		case "AuthorizeSecurityGroupIngress", "ReplaceRouteTableAssociation", "RevokeSecurityGroupIngress":
+			order = append(order, q.Action)
+		}
+	}
+	if all := strings.Join(slices.Compact(order), " "); all != "AuthorizeSecurityGroupIngress ReplaceRouteTableAssociation RevokeSecurityGroupIngress" {
+		t.Error(all)
 	}
 }
 
@@ -271,13 +330,14 @@ func TestAnAssociationThatWasNotSeenIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := a.associate(l, &resource{name: "public", id: *table.RouteTableId}, &resource{name: "private-eu-west-1a", id: *subnet.SubnetId})
-	id, err := r.create(ctx)
-	if err != nil {
+	r := a.associate(l, given("route-table", *table.RouteTableId), given("subnet", *subnet.SubnetId))
+	r.find = func() (string, []string, error) { return "", nil, nil }
+	w := &walk{settle: a.settle, first: func() error { return nil }}
+	if _, err := w.run(ctx, []*resource{r}); err != nil {
 		t.Fatal(err)
 	}
 	all, err := a.look(ctx).tables()
-	if have, by := association(all, *subnet.SubnetId); err != nil || have != id || *by.RouteTableId != *table.RouteTableId {
+	if have, by := association(all, *subnet.SubnetId); err != nil || have != r.id || *by.RouteTableId != *table.RouteTableId {
 		t.Errorf("%v: it goes by %s", err, tagOf(by.Tags, partTag))
 	}
 }
