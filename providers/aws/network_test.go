@@ -317,6 +317,40 @@ func TestAVPCThatIsNotSeenIsNotMadeAgain(t *testing.T) {
 	}
 }
 
+// Of two tables the one that a run has used stays, whether or not it is seen yet that subnets go by it.
+func TestATableWhoseAssociationsAreNotSeenIsKept(t *testing.T) {
+	start(t, cloud.Options{})
+	a, ctx := made(t, small), t.Context()
+	l := a.look(ctx)
+	w, err := a.network(ctx, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&walk{plan: true}).run(ctx, w.roots); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := l.tables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seen := range []bool{true, false} {
+		var all []ec2types.RouteTable
+		for _, have := range tables {
+			double := have
+			double.RouteTableId, double.Associations = sdk.String("rtb-0"+tagOf(have.Tags, partTag)), nil
+			if !seen {
+				have.Associations = nil
+			}
+			all = append(all, double, have)
+		}
+		l.tables = func() ([]ec2types.RouteTable, error) { return all, nil }
+		ids, err := w.obsolete(l)
+		if slices.Sort(ids); err != nil || !slices.Equal(ids, []string{"rtb-0private", "rtb-0public"}) {
+			t.Errorf("%v: seen %v: %v go", err, seen, ids)
+		}
+	}
+}
+
 // A subnet goes by another table than the look has shown.
 func TestAnAssociationThatWasNotSeenIsReplaced(t *testing.T) {
 	start(t, cloud.Options{})

@@ -15,14 +15,14 @@ func (a *Cloud) cutShort() bool {
 	return err == nil
 }
 
-// obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed, and of those that no subnet goes by.
+// obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed, and of those that no subnet goes by. What a
+// subnet goes by may not be seen yet: the table that this run has found or made is none of them.
 func (w *network) obsolete(l *look) (ids []string, err error) {
 	all, err := l.tables()
 	for _, t := range all {
 		name := tagOf(t.Tags, partTag)
-		ours, _ := ourTable(l, name) // of the same answer
-		wanted := slices.ContainsFunc(w.roots, func(r *resource) bool { return r.kind == "route-table" && r.name == name })
-		if !wanted || *ours.RouteTableId != *t.RouteTableId {
+		at := slices.IndexFunc(w.roots, func(r *resource) bool { return r.kind == "route-table" && r.name == name })
+		if at < 0 || *t.RouteTableId != w.roots[at].id && len(t.Associations) == 0 {
 			ids = append(ids, *t.RouteTableId)
 		}
 	}
@@ -119,7 +119,8 @@ func (w *network) superfluousGateways(l *look) (ids []string, err error) {
 		return nil, err
 	}
 	for _, n := range nats { // a gateway that is in use is kept, with its address
-		if _, wanted := kept[tagOf(n.Tags, partTag)]; wanted && routed[*n.NatGatewayId] {
+		_, _, there := ofNAT(n)
+		if _, wanted := kept[tagOf(n.Tags, partTag)]; wanted && there && routed[*n.NatGatewayId] {
 			kept[tagOf(n.Tags, partTag)] = addressOf(n)
 		}
 	}
