@@ -52,6 +52,14 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 	if w.gateway != nil && a.aws.LoadBalancer.Scheme != "internal" { // what faces the internet can't be made where nothing leads there
 		lb.needs = append(lb.needs, w.gateway)
 	}
+	without := func(b *elbtypes.LoadBalancer) (some []*resource) { // in zones where it is in none
+		for _, s := range w.balanced {
+			if !slices.ContainsFunc(b.AvailabilityZones, func(z elbtypes.AvailabilityZone) bool { return sdk.ToString(z.ZoneName) == s.value }) {
+				some = append(some, s)
+			}
+		}
+		return some
+	}
 	lb.find = func() (string, []string, error) {
 		b, err := l.balancer()
 		if b == nil || err != nil {
@@ -61,20 +69,8 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 			return "", nil, fmt.Errorf("it is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
 		}
 		var lacks []string
-		for _, s := range w.balanced {
-			id := s.name // of one that is given
-			if a.aws.Network.Own() {
-				have, err := part(l.subnets, ofSubnet, s.name)
-				if err != nil {
-					return "", nil, err
-				}
-				if id = ""; have != nil {
-					id = *have.SubnetId
-				}
-			}
-			if !slices.ContainsFunc(b.AvailabilityZones, func(z elbtypes.AvailabilityZone) bool { return sdk.ToString(z.SubnetId) == id }) {
-				lacks = append(lacks, "also in "+s.name)
-			}
+		for _, s := range without(b) {
+			lacks = append(lacks, "also in "+s.name)
 		}
 		return *b.LoadBalancerArn, lacks, nil
 	}
@@ -87,10 +83,10 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 		for _, z := range b.AvailabilityZones { // all of which must be said again
 			in = append(in, sdk.ToString(z.SubnetId))
 		}
-		for _, s := range w.balanced {
+		for _, s := range without(b) {
 			in = append(in, s.id)
 		}
-		_, err = a.elb.SetSubnets(ctx, &elb.SetSubnetsInput{LoadBalancerArn: b.LoadBalancerArn, Subnets: unique(in)})
+		_, err = a.elb.SetSubnets(ctx, &elb.SetSubnetsInput{LoadBalancerArn: b.LoadBalancerArn, Subnets: in})
 		return err
 	}
 	lb.create = func(ctx context.Context) (string, error) {

@@ -40,7 +40,7 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 			return nil, fmt.Errorf("AWS: %s is in %s, not in %s: name subnets of the VPC", *s.SubnetId, sdk.ToString(s.VpcId), n.VPC)
 		}
 		all[*s.SubnetId] = given("subnet", *s.SubnetId)
-		all[*s.SubnetId].detail = sdk.ToString(s.AvailabilityZone)
+		all[*s.SubnetId].value = sdk.ToString(s.AvailabilityZone)
 		open[*s.SubnetId] = leadsOut(tables, *s.SubnetId)
 		if slices.Contains(n.Subnets, *s.SubnetId) && open[*s.SubnetId] && sdk.ToBool(s.MapPublicIpOnLaunch) {
 			w.private = false
@@ -62,7 +62,7 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 		return nil, err
 	}
 	for _, s := range w.nodes {
-		w.zones = append(w.zones, s.detail)
+		w.zones = append(w.zones, s.value)
 	}
 	facing := a.aws.LoadBalancer.Scheme != "internal"
 	if w.balanced = w.nodes; len(w.public) > 0 && facing {
@@ -106,7 +106,7 @@ func leadsOut(tables []ec2types.RouteTable, subnet string) bool {
 // onePerZone are the first of each zone: a load balancer takes no more.
 func onePerZone(subnets []*resource) (some []*resource) {
 	for _, s := range subnets {
-		if !slices.ContainsFunc(some, func(have *resource) bool { return have.detail == s.detail }) {
+		if !slices.ContainsFunc(some, func(have *resource) bool { return have.value == s.value }) {
 			some = append(some, s)
 		}
 	}

@@ -135,7 +135,11 @@ func TestGivenPrivateSubnetsAreReachedFromTheirNetworkAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range b.rules(w) {
+	rules := b.rules(w)
+	if !slices.ContainsFunc(rules, func(r rule) bool { return r.Low == 22 }) {
+		t.Error("nobody gets in by SSH")
+	}
+	for _, r := range rules {
 		if r.Low == 22 && r.From != "172.20.0.0/16" || r.From == everywhere {
 			t.Errorf("%s is open to %s: %s", r.Group, r.From, r.Why)
 		}
@@ -148,6 +152,27 @@ func TestGivenPrivateSubnetsAreReachedFromTheirNetworkAlone(t *testing.T) {
 	lb, err := b.look(ctx).balancer()
 	if err != nil || len(lb.AvailabilityZones) != 1 || sdk.ToString(lb.AvailabilityZones[0].SubnetId) != subnets[0] {
 		t.Errorf("%v, %+v", err, lb)
+	}
+}
+
+// A load balancer is in one subnet of each zone: where it is in one already, another that the document names first changes nothing.
+func TestTheLoadBalancerIsInOneSubnetOfEachZone(t *testing.T) {
+	start(t, cloud.Options{})
+	vpc, subnets := givenNetwork(t, connect(t, parse(t, small)))
+	for i, named := range [][]string{{subnets[0]}, {subnets[2]}, {subnets[2], subnets[1], subnets[0]}} {
+		a := made(t, fmt.Sprintf("network: {vpc: %s, subnets: [%s]}\nloadBalancer: {scheme: internal}", vpc, strings.Join(named, ", ")))
+		b, err := a.look(t.Context()).balancer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var in []string
+		for _, z := range b.AvailabilityZones {
+			in = append(in, sdk.ToString(z.SubnetId))
+		}
+		want := unique(append([]string{subnets[0]}, subnets[1:1+i/2]...))
+		if in = unique(in); !slices.Equal(in, want) {
+			t.Errorf("%v: it is in %v, not %v", named, in, want)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ type resource struct {
 	once       sync.Once
 	made, done chan struct{} // closed when it has an id, or never will; when all is done
 	id         string
-	value      string // what others need beside the id: an address
+	value      string // what others need beside the id: an address, a zone
 	err        error
 }
 

@@ -119,7 +119,7 @@ func ofSubnet(s ec2types.Subnet) (string, []ec2types.Tag, bool) {
 }
 
 func (a *Cloud) subnet(l *look, vpc *resource, name, zone, cidr, role string, public bool) *resource {
-	r := &resource{kind: "subnet", name: name, detail: cidr + " in " + zone, needs: []*resource{vpc}}
+	r := &resource{kind: "subnet", name: name, detail: cidr + " in " + zone, value: zone, needs: []*resource{vpc}}
 	r.find = func() (string, []string, error) {
 		s, err := part(l.subnets, ofSubnet, name)
 		if s == nil || err != nil {
