@@ -76,6 +76,8 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	o.aws.say = o.kind.say
 	if c, only, err := o.onlyInfrastructure(); err != nil {
 		return err
+	} else if only && (plan != "" || o.prepare) {
+		return misuse(fmt.Errorf("--only %s: --plan and --prepare are of the hosts: leave them out, or leave out --only", infrastructure))
 	} else if only {
 		return o.runInfrastructure(ctx, v, c, begin)
 	}

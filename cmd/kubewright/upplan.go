@@ -58,6 +58,11 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 func (o *fleetOptions) runPlan(ctx context.Context) error {
 	v := newView(o.out())
 	defer v.close()
+	if _, only, err := o.onlyInfrastructure(); err != nil {
+		return err
+	} else if only {
+		return misuse(fmt.Errorf("--only %s: a plan of the whole cluster begins with that: leave it out", infrastructure))
+	}
 	changes, _, machines, err := o.awsPlan(ctx)
 	if err != nil {
 		return err
