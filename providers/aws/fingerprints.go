@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,8 +18,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// sameKey refuses a key pair whose private half is not the file with which we would log in. A file that can't be read here is believed: an agent may have the key.
+// sameKey refuses a key pair whose private half is not the file with which we would log in. A file that is there and can't be read is believed: an agent may
+// have the key.
 func (a *Cloud) sameKey(k ec2types.KeyPairInfo) error {
+	if _, err := os.Stat(atHome(a.keyFile())); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("ssh.identityFile: %w: nobody could log in: name the private key of %s", err, sdk.ToString(k.KeyName))
+	}
 	is := strings.TrimRight(sdk.ToString(k.KeyFingerprint), "=")
 	all := fingerprints(a.keyFile())
 	if len(all) == 0 || slices.Contains(all, is) {
@@ -34,12 +39,7 @@ func (a *Cloud) sameKey(k ec2types.KeyPairInfo) error {
 // fingerprints are what AWS may call the key in a file, by what it is and by who has made it; none: the file can't be read, or is no
 // key, or one that shows too little without its passphrase.
 func fingerprints(path string) []string {
-	if rest, ok := strings.CutPrefix(path, "~/"); ok {
-		if home, err := os.UserHomeDir(); err == nil {
-			path = filepath.Join(home, rest)
-		}
-	}
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(atHome(path))
 	if err != nil {
 		return nil
 	}
@@ -68,6 +68,16 @@ func fingerprints(path string) []string {
 	}
 	m, s := md5.Sum(imported), sha1.Sum(made)
 	return []string{ssh.FingerprintLegacyMD5(public), colons(m[:]), colons(s[:])} // the first is that of RFC 4716, which AWS names and does not mean
+}
+
+// atHome is a path that may begin with ~/.
+func atHome(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return path
 }
 
 func colons(sum []byte) string { return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":") }

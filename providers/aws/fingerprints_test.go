@@ -15,7 +15,7 @@ import (
 func TestAKeyThatWouldNotLetUsInIsRefused(t *testing.T) {
 	start(t, cloud.Options{})
 	a := connect(t, parse(t, small))
-	files := map[string]string{"none": filepath.Join(t.TempDir(), "none")}
+	files := map[string]string{}
 	for _, kind := range []ec2types.KeyType{"rsa", "ed25519"} {
 		made := "made-" + string(kind)
 		out, err := a.ec2.CreateKeyPair(t.Context(), &ec2.CreateKeyPairInput{KeyName: &made, KeyType: kind})
@@ -41,7 +41,7 @@ func TestAKeyThatWouldNotLetUsInIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"made-rsa", "imported-rsa", "made-ed25519", "imported-ed25519"} {
-		for file, fits := range map[string]bool{files[name]: true, files["none"]: true, files["made-rsa"]: name == "made-rsa" || name == "imported-rsa", another: false} {
+		for file, fits := range map[string]bool{files[name]: true, files["made-rsa"]: name == "made-rsa" || name == "imported-rsa", another: false} {
 			_, err := connect(t, parse(t, fmt.Sprintf("ssh: {keyName: %s, identityFile: %s}", name, file))).Plan(t.Context())
 			if fits != (err == nil) {
 				t.Errorf("%s with %s: %v", name, file, err)
@@ -50,6 +50,10 @@ func TestAKeyThatWouldNotLetUsInIsRefused(t *testing.T) {
 				wants(t, err, name, "another key than "+file, "ssh.identityFile")
 			}
 		}
+	}
+	for _, none := range []string{another + "-none", "~/" + filepath.Base(t.TempDir()) + "/none"} {
+		_, err := connect(t, parse(t, fmt.Sprintf("ssh: {keyName: made-rsa, identityFile: %s}", none))).Plan(t.Context())
+		wants(t, err, "ssh.identityFile", "no such file", "the private key of made-rsa")
 	}
 	own := connect(t, parse(t, small))
 	if _, err := own.Create(t.Context()); err != nil {
