@@ -51,10 +51,11 @@ func (m *AWSMachines) defaults() {
 }
 
 // The largest VPC that AWS takes, and the smallest that is worth dividing: a 64th of it is a public subnet, of 59 addresses, and a load balancer wants
-// eight that are free.
+// eight that are free. There may be smaller ones from before.
 const (
 	awsLargest  = 16
 	awsSmallest = 20
+	awsDivided  = 22 // whose public subnets are as small as AWS has them
 )
 
 var (
@@ -62,8 +63,10 @@ var (
 	account = regexp.MustCompile(`^[0-9]{12}$`)
 )
 
-// ValidateAWS looks at the part of a document that machines in EC2 are made of, with its defaults.
-func (c *Cluster) ValidateAWS() error {
+// ValidateAWS looks at the part of a document that machines in EC2 are made of, with its defaults. What was made of one that passes may be ended with it.
+func (c *Cluster) ValidateAWS() error { return Errors(c.validateAWS().all) }
+
+func (c *Cluster) validateAWS() *problems {
 	p := &problems{}
 	a, path := c.Spec.Provider.AWS, "spec.provider.aws"
 	p.each("metadata.name", validation.IsDNS1123Label(c.Metadata.Name))
@@ -115,7 +118,6 @@ func (c *Cluster) ValidateAWS() error {
 			p.add(at+".count", "%d: write how many there are to be", pool.Count)
 		}
 		p.awsMachines(at, pool.AWSMachines)
-		p.marks(at, pool.Labels, pool.Taints)
 		if len(pool.Zones) > 0 && len(a.Network.Zones) > 0 {
 			for _, z := range pool.Zones {
 				if !slices.Contains(a.Network.Zones, z) {
@@ -124,7 +126,7 @@ func (c *Cluster) ValidateAWS() error {
 			}
 		}
 	}
-	return Errors(p.all)
+	return p
 }
 
 // ForeseeAWS is [Cluster.ValidateAWS], and [Cluster.Validate] of the document as it will be when its machines are there: what is wrong
@@ -140,7 +142,14 @@ func (c *Cluster) ForeseeAWS() error {
 	}
 	a := &later.Spec.Provider.AWS
 	a.Default()
-	if err := later.ValidateAWS(); err != nil {
+	p := later.validateAWS()
+	if cidr, err := netip.ParsePrefix(a.Network.CIDR); err == nil && cidr.Bits() > awsSmallest && cidr.Bits() <= awsDivided {
+		p.awsRange(a.Network.CIDR)
+	}
+	for i, pool := range a.Pools {
+		p.marks(fmt.Sprintf("spec.provider.aws.pools[%d]", i), pool.Labels, pool.Taints)
+	}
+	if err := Errors(p.all); err != nil {
 		return err
 	}
 	n := a.ControlPlane.Count
@@ -195,8 +204,8 @@ func (p *problems) awsNetwork(path string, n AWSNetwork, s Spec) {
 		p.add(path+".zones", "a cluster is in up to six: leave some out")
 	}
 	cidr, err := netip.ParsePrefix(n.CIDR)
-	if err != nil || !cidr.Addr().Is4() || cidr != cidr.Masked() || cidr.Bits() < awsLargest || cidr.Bits() > awsSmallest {
-		p.add(path+".cidr", "%q: write a range of IPv4 of /%d to /%d, 10.0.0.0/16, say", n.CIDR, awsLargest, awsSmallest)
+	if err != nil || !cidr.Addr().Is4() || cidr != cidr.Masked() || cidr.Bits() < awsLargest || cidr.Bits() > awsDivided {
+		p.awsRange(n.CIDR)
 		return
 	}
 	for field, ranges := range map[string]string{"podCIDR": first(s.Network.PodCIDR, defaultPods[false]), "serviceCIDR": first(s.Network.ServiceCIDR, defaultServices[false])} {
@@ -206,6 +215,10 @@ func (p *problems) awsNetwork(path string, n AWSNetwork, s Spec) {
 			}
 		}
 	}
+}
+
+func (p *problems) awsRange(cidr string) {
+	p.add("spec.provider.aws.network.cidr", "%q: write a range of IPv4 of /%d to /%d, 10.0.0.0/16, say", cidr, awsLargest, awsSmallest)
 }
 
 func (p *problems) cidrs(path string, all []string) {

@@ -60,8 +60,13 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 		"{pools: [{name: a, taints: [{key: a, effect: Never}]}]}":                   "pools[0].taints[0].effect: \"Never\"",
 		"{network: {zones: [eu-west-1a]}, pools: [{name: a, zones: [eu-west-1b]}]}": "eu-west-1b is none of the network's",
 	} {
-		if err := onAWS(t, aws).ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := onAWS(t, aws).ForeseeAWS(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error does not say %q: %v", aws, want, err)
+		}
+	}
+	for _, before := range []string{"{network: {cidr: 10.0.0.0/22}}", "{pools: [{name: a, labels: {a/b/c: d}}]}"} {
+		if err := onAWS(t, before).ValidateAWS(); err != nil {
+			t.Errorf("%s could not be ended: %v", before, err)
 		}
 	}
 	if err := onAWS(t, "{controlPlane: {count: 3}, pools: [{name: w, count: 0}]}").ValidateAWS(); err != nil {
