@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -41,9 +42,18 @@ func (a *Cloud) internetGateway(l *look, vpc *resource) *resource {
 
 const internetPart = "internet"
 
-// ourGateway is the one that is attached, where there are two.
+// ourGateway is one that is attached to the cluster's VPC, or else to none.
 func ourGateway(l *look) (*ec2types.InternetGateway, error) {
-	return part(l.gateways, ofGateway, internetPart, func(g ec2types.InternetGateway) bool { return len(g.Attachments) > 0 })
+	vpc, err := ourVPCID(l)
+	if err != nil {
+		return nil, err
+	}
+	of := func(g ec2types.InternetGateway) (string, []ec2types.Tag, bool) {
+		elsewhere := func(v ec2types.InternetGatewayAttachment) bool { return vpc != "" && sdk.ToString(v.VpcId) != vpc }
+		id, tags, _ := ofGateway(g)
+		return id, tags, !slices.ContainsFunc(g.Attachments, elsewhere)
+	}
+	return part(l.gateways, of, internetPart, func(g ec2types.InternetGateway) bool { return len(g.Attachments) > 0 })
 }
 
 func ofGateway(g ec2types.InternetGateway) (string, []ec2types.Tag, bool) {

@@ -66,7 +66,7 @@ func (a *Cloud) groups(l *look, w *network) (all map[string]*resource, roots []*
 func (a *Cloud) group(l *look, vpc *resource, name, why string) *resource {
 	r := &resource{kind: "security-group", name: name, detail: "of " + why, after: []*resource{vpc}}
 	r.find = func() (string, []string, error) {
-		g, err := part(l.groups, ofGroup, name)
+		g, err := part(a.ourGroups(l), ofGroup, name)
 		if g == nil || err != nil {
 			return "", nil, err
 		}
@@ -81,7 +81,7 @@ func (a *Cloud) group(l *look, vpc *resource, name, why string) *resource {
 		out, err := a.ec2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{VpcId: &vpc.id, GroupName: sdk.String(a.named(255, name)), Description: sdk.String("of " + why),
 			TagSpecifications: a.specified(ec2types.ResourceTypeSecurityGroup, name, more...)})
 		if codeOf(err) == "InvalidGroup.Duplicate" { // a run that was cut short has made it
-			return again(a.look(ctx).groups, ofGroup, name, err)
+			return again(a.ourGroups(a.look(ctx)), ofGroup, name, err)
 		}
 		if err != nil {
 			return "", err
@@ -89,6 +89,26 @@ func (a *Cloud) group(l *look, vpc *resource, name, why string) *resource {
 		return *out.GroupId, nil
 	}
 	return r
+}
+
+// ourGroups are the groups of the cluster's VPC.
+func (a *Cloud) ourGroups(l *look) func() ([]ec2types.SecurityGroup, error) {
+	if !a.aws.Network.Own() {
+		return l.groups
+	}
+	return func() (some []ec2types.SecurityGroup, err error) {
+		vpc, err := ourVPCID(l)
+		if err != nil {
+			return nil, err
+		}
+		all, err := l.groups()
+		for _, g := range all {
+			if vpc == "" || sdk.ToString(g.VpcId) == vpc {
+				some = append(some, g)
+			}
+		}
+		return some, err
+	}
 }
 
 func ofGroup(g ec2types.SecurityGroup) (string, []ec2types.Tag, bool) {
@@ -101,7 +121,7 @@ const ownRule = "kubewright: " // how the descriptions of our rules begin; cloud
 func (a *Cloud) filled(l *look, group *resource, want []rule, needs, others []*resource) *resource {
 	r := &resource{kind: "rules", name: group.name, after: needs, detail: listRules(want)}
 	ids := func(made bool) (map[string]string, error) { // of what rules are from
-		all, err := l.groups()
+		all, err := a.ourGroups(l)()
 		m := map[string]string{}
 		for _, g := range all {
 			m[tagOf(g.Tags, partTag)] = *g.GroupId
@@ -122,7 +142,7 @@ func (a *Cloud) filled(l *look, group *resource, want []rule, needs, others []*r
 		return m, err
 	}
 	compare := func(made bool) (add, drop []ec2types.IpPermission, err error) {
-		g, err := part(l.groups, ofGroup, group.name)
+		g, err := part(a.ourGroups(l), ofGroup, group.name)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -154,7 +174,7 @@ func (a *Cloud) filled(l *look, group *resource, want []rule, needs, others []*r
 		return add, drop, nil
 	}
 	r.find = func() (string, []string, error) {
-		g, err := part(l.groups, ofGroup, group.name)
+		g, err := part(a.ourGroups(l), ofGroup, group.name)
 		if g == nil || err != nil {
 			return "", nil, err
 		}

@@ -84,15 +84,20 @@ func (a *Cloud) nodePools() []pool {
 	return all
 }
 
-// extra are machines of the cluster that are alive and not wished for.
+// extra are machines of the cluster that are alive and not wished for, or the second of what is wished for once.
 func (a *Cloud) extra(all []ec2types.Instance) (extra []ec2types.Instance) {
-	var parts []string
+	wished := map[string]bool{} // ids
 	for _, p := range a.nodePools() {
-		parts = append(parts, p.parts()...)
+		for _, name := range p.parts() {
+			i, _ := part(func() ([]ec2types.Instance, error) { return all, nil }, ofInstance, name)
+			if i != nil {
+				wished[*i.InstanceId] = true
+			}
+		}
 	}
 	for _, i := range all {
-		_, tags, alive := ofInstance(i)
-		if name := tagOf(tags, partTag); alive && name != bastionPart && !slices.Contains(parts, name) {
+		id, tags, alive := ofInstance(i)
+		if alive && tagOf(tags, partTag) != bastionPart && !wished[id] {
 			extra = append(extra, i)
 		}
 	}

@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -41,18 +40,22 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	vpc := &resource{kind: "vpc", name: "vpc", detail: cidr}
 	w.vpc = vpc
 	vpc.find = func() (string, []string, error) {
-		v, err := ourVPC(l)
-		if err != nil {
+		id, err := ourVPCID(l)
+		if id == "" || err != nil {
 			return "", nil, err
 		}
 		some, err := l.subnets()
-		switch {
-		case len(some) > 0: // it is there, even if it is not seen; and they are made after its names are on
-			return sdk.ToString(cmp.Or(v, &ec2types.Vpc{VpcId: some[0].VpcId}).VpcId), nil, err
-		case v == nil:
+		if err != nil {
 			return "", nil, err
 		}
-		return *v.VpcId, []string{"dns names"}, err
+		var lacks []string
+		if len(some) == 0 { // they are made after its names are on
+			lacks = append(lacks, "dns names")
+		}
+		if v, _ := ourVPC(l); v != nil && tagOf(v.Tags, zonesTag) != strings.Join(w.zones, ",") {
+			lacks = append(lacks, "zones")
+		}
+		return id, lacks, nil
 	}
 	vpc.create = func(ctx context.Context) (string, error) {
 		out, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: &cidr, TagSpecifications: a.specified(ec2types.ResourceTypeVpc, "vpc", key, value, zonesTag, strings.Join(w.zones, ","))})
@@ -64,6 +67,10 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	vpc.steps = []step{{name: "dns names", do: func(ctx context.Context) error {
 		_, err := a.ec2.ModifyVpcAttribute(ctx, &ec2.ModifyVpcAttributeInput{VpcId: &vpc.id, EnableDnsHostnames: &ec2types.AttributeBooleanValue{Value: sdk.Bool(true)}})
 		return err // names from AWS's own server are on in every VPC that is made
+	}}}
+	vpc.mends = []step{{name: "zones", do: func(ctx context.Context) error {
+		_, err := a.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{vpc.id}, Tags: []ec2types.Tag{{Key: sdk.String(zonesTag), Value: sdk.String(strings.Join(w.zones, ","))}}})
+		return err
 	}}}
 	gateway := a.internetGateway(l, vpc)
 	w.gateway = gateway
@@ -109,6 +116,9 @@ func (a *Cloud) network(ctx context.Context, l *look) (*network, error) {
 	w.balanced = w.public
 	if a.aws.LoadBalancer.Scheme == "internal" {
 		w.balanced = w.nodes
+	}
+	if _, err := w.obsolete(l); err != nil { // before anything goes by others
+		return nil, explain(err)
 	}
 	return w, nil
 }

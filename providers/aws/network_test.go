@@ -163,6 +163,7 @@ func TestAZoneThatIsAddedReachesTheLoadBalancer(t *testing.T) {
 	start(t, cloud.Options{Lag: 1})
 	made(t, "network: {zones: [eu-west-1a], nat: zone}")
 	a := made(t, "network: {zones: [eu-west-1a, eu-west-1b], nat: zone}")
+	made(t, "network: {nat: zone}") // in those that it has
 	b, err := a.look(t.Context()).balancer()
 	if err != nil || len(b.AvailabilityZones) != 2 {
 		t.Errorf("%v: it is in %+v", err, b.AvailabilityZones)
@@ -295,6 +296,65 @@ func TestDownOfTwoVPCs(t *testing.T) {
 	}
 	if left := c.Resources(); len(left) > 0 {
 		t.Errorf("left: %s", fmt.Sprint(left))
+	}
+}
+
+// What is in the VPC that was made twice is none of what the cluster uses, and goes with it.
+func TestWhatIsInTheOtherVPCGoesWithIt(t *testing.T) {
+	c := start(t, cloud.Options{})
+	a, ctx := made(t, small), t.Context()
+	want := kinds(c)
+	for range 4 { // ids are random, and the first by id is taken where nothing else tells
+		vpc, err := a.ec2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: sdk.String("10.0.0.0/16"), TagSpecifications: a.specified(ec2types.ResourceTypeVpc, "vpc")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gateway, err := a.ec2.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{TagSpecifications: a.specified(ec2types.ResourceTypeInternetGateway, internetPart)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.ec2.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{VpcId: vpc.Vpc.VpcId, InternetGatewayId: gateway.InternetGateway.InternetGatewayId}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{nodesGroup, bastionGroup} {
+			if _, err := a.ec2.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{VpcId: vpc.Vpc.VpcId, GroupName: sdk.String(a.named(255, name)), Description: sdk.String("of"),
+				TagSpecifications: a.specified(ec2types.ResourceTypeSecurityGroup, name)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if plan := planned(t, small); strings.Count(plan, "\n") != 4*4 || strings.Count(plan, "delete ") != 4*4 {
+		t.Error(plan)
+	}
+	if _, err := connect(t, parse(t, small)).Create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if have := kinds(c); !slices.Equal(have, want) {
+		t.Errorf("there is\n%s\nnot\n%s", strings.Join(have, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A route table that goes with its gateway may be used by somebody else's subnet: then nothing is changed.
+func TestATableThatSomebodyElseUsesIsKept(t *testing.T) {
+	c := start(t, cloud.Options{})
+	a, ctx := made(t, "network: {nat: single}"), t.Context()
+	l := a.look(ctx)
+	table, err := ourTable(l, "private")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.ec2.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: table.VpcId, CidrBlock: sdk.String("10.0.192.0/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.ec2.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: table.RouteTableId, SubnetId: s.Subnet.SubnetId}); err != nil {
+		t.Fatal(err)
+	}
+	before := c.Resources()
+	_, err = connect(t, parse(t, "network: {nat: zone}")).Create(ctx)
+	wants(t, err, *table.RouteTableId, *s.Subnet.SubnetId+", which is not of the cluster")
+	if after := c.Resources(); !slices.Equal(before, after) {
+		t.Errorf("there was %s\nthere is %s", before, after)
 	}
 }
 

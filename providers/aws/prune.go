@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 
@@ -18,12 +19,22 @@ func (a *Cloud) cutShort() bool {
 // obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed, and of those that no subnet goes by. What a
 // subnet goes by may not be seen yet: the table that this run has found or made is none of them.
 func (w *network) obsolete(l *look) (ids []string, err error) {
+	subnets, err := l.subnets()
+	if err != nil {
+		return nil, err
+	}
 	all, err := l.tables()
 	for _, t := range all {
 		name := tagOf(t.Tags, partTag)
 		at := slices.IndexFunc(w.roots, func(r *resource) bool { return r.kind == "route-table" && r.name == name })
 		if at < 0 || *t.RouteTableId != w.roots[at].id && len(t.Associations) == 0 {
 			ids = append(ids, *t.RouteTableId)
+		}
+		for _, s := range t.Associations {
+			id := sdk.ToString(s.SubnetId)
+			if at < 0 && id != "" && !slices.ContainsFunc(subnets, func(s ec2types.Subnet) bool { return *s.SubnetId == id }) {
+				return nil, fmt.Errorf("AWS: the route table %s (%s) is to be deleted, as network.nat has changed, and %s, which is not of the cluster, goes by it: have that go by another one, and run this again", name, *t.RouteTableId, id)
+			}
 		}
 	}
 	return ids, err
@@ -44,7 +55,7 @@ func (a *Cloud) superfluous(l *look, w *network, closely bool) (ids []string, er
 		}
 	}
 	if !a.hasBastion() {
-		g, err := part(l.groups, ofGroup, bastionGroup)
+		g, err := part(a.ourGroups(l), ofGroup, bastionGroup)
 		if err != nil {
 			return nil, err
 		}
@@ -74,8 +85,19 @@ func (a *Cloud) superfluous(l *look, w *network, closely bool) (ids []string, er
 		return nil, err
 	}
 	for _, v := range vpcs {
-		if id := *v.VpcId; id != w.vpc.id && (ours == nil || id != *ours.VpcId) {
-			ids = append(ids, id)
+		id := *v.VpcId
+		if id == w.vpc.id || ours != nil && id == *ours.VpcId {
+			continue
+		}
+		ids = append(ids, id)
+		groups, err := l.groups()
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			if sdk.ToString(g.VpcId) == id {
+				ids = append(ids, *g.GroupId)
+			}
 		}
 	}
 	if !closely && len(old) == 0 && len(vpcs) < 2 {

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -87,6 +88,19 @@ func unchanged(l *look, cidr string, ranges map[string]string) error {
 		}
 	}
 	return explain(err)
+}
+
+// ourVPCID is the id of the cluster's VPC, of which its subnets tell where it is not seen; empty: there is none.
+func ourVPCID(l *look) (string, error) {
+	vpc, err := ourVPC(l)
+	if vpc != nil || err != nil {
+		return sdk.ToString(cmp.Or(vpc, &ec2types.Vpc{}).VpcId), err
+	}
+	subnets, err := l.subnets()
+	for _, s := range subnets {
+		return sdk.ToString(s.VpcId), nil
+	}
+	return "", err
 }
 
 // ourVPC is the cluster's; nil: there is none. Of two, which are there when a run did not see what one before it had made, it is that with the subnets.
