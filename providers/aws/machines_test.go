@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/kubewright/kubewright/config"
@@ -105,6 +107,21 @@ func TestThoseAloneAreEndedThatHaveLeftTheCluster(t *testing.T) {
 	}
 	if _, _, after := up(t, "pools: [{name: w, count: 4}]"); *after["w-3"].InstanceId != *before["w-3"].InstanceId || *after["w-2"].InstanceId == *before["w-2"].InstanceId {
 		t.Error("w-3 was ended, and not w-2")
+	}
+}
+
+// Of two machines that are the same part, one is a host, and the other is to leave.
+func TestTheSecondOfTwoMachinesLeaves(t *testing.T) {
+	start(t, cloud.Options{})
+	a, d, machines := up(t, "pools: [{name: w, count: 1}]")
+	had := machines["w-0"]
+	if _, err := a.ec2.RunInstances(t.Context(), &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: had.SubnetId, ImageId: had.ImageId, InstanceType: had.InstanceType,
+		TagSpecifications: a.specified(ec2types.ResourceTypeInstance, "w-0")}); err != nil {
+		t.Fatal(err)
+	}
+	a, d, _ = up(t, "pools: [{name: w, count: 1}]")
+	if extra := a.Surplus(); len(d.Spec.Hosts) != 2 || len(extra) != 1 || extra[0].ProviderID == d.Spec.Hosts[1].ProviderID {
+		t.Errorf("hosts %+v, and %+v are to leave", d.Spec.Hosts, extra)
 	}
 }
 
