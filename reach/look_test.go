@@ -193,7 +193,7 @@ func TestStartLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The folders are looked at when it has ended, by what started it.
-		script := fmt.Sprintf("( length=%d task=reach folders='%s'\n%s\n)\n ls -d /run/kube* /dev/shm/* /tmp/kubewright-reach* /var/tmp/kubewright-reach* > %s/left 2>/dev/null", len(packed), folders, tt.program, dir)
+		script := fmt.Sprintf("( length=%d task=reach folders='%s'\n%s\n)\n ls -d /run/kube* /dev/shm/* /tmp/kubewright-reach.* /var/tmp/kubewright-reach.* > %s/left 2>/dev/null", len(packed), folders, tt.program, dir)
 		pipe, err := n.hosts[0].Start(t.Context(), script)
 		if err != nil {
 			t.Fatal(err)
