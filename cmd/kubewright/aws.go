@@ -322,7 +322,11 @@ func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only b
 			return err
 		}
 	}
-	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: n, Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
+	words := c.Metadata.Name + " is no more in " + o.aws.cloud.Where()
+	if n == 0 {
+		words = "nothing of " + c.Metadata.Name + " was in " + o.aws.cloud.Where()
+	}
+	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: n, Seconds: time.Since(begin).Seconds()}, words)
 }
 
 // release has the cluster take down its load balancers. Where its API does not answer, they are found by their tags; where

@@ -136,6 +136,14 @@ func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
 	return n
 }
 
+// Where names the account and the region.
+func (a *Cloud) Where() string {
+	if a.known() != nil {
+		return a.region
+	}
+	return "account " + a.account + ", " + a.region
+}
+
 // Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.
 func (a *Cloud) Identity() string   { return a.keyFile() }
 func (a *Cloud) KnownHosts() string { return a.knownHosts() }
