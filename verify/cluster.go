@@ -40,7 +40,8 @@ type Cluster struct {
 	file     []byte // the kubeconfig
 
 	// What several checks look at is made by whichever asks first.
-	home      func() (string, error) // the namespace of all that needs none of its own
+	home      func() (string, error)                 // the namespace of all that needs none of its own
+	servers   func() (map[string]*probe.Etcd, error) // how the API server of a node reaches etcd
 	probes    func() ([]*pair, error)
 	backends  func() ([]*corev1.Pod, error)
 	etcd      func() (probe.EtcdState, error)
@@ -52,6 +53,7 @@ type Cluster struct {
 // share has each of these made once. ctx is that of the run.
 func (c *Cluster) share(ctx context.Context) {
 	c.home = sync.OnceValues(func() (string, error) { return c.namespace(ctx, "pods") })
+	c.servers = sync.OnceValues(func() (map[string]*probe.Etcd, error) { return c.apiServers(ctx) })
 	c.probes = sync.OnceValues(func() ([]*pair, error) { return c.startProbes(ctx) })
 	c.backends = sync.OnceValues(func() ([]*corev1.Pod, error) { return c.startBackends(ctx) })
 	c.etcd = sync.OnceValues(func() (probe.EtcdState, error) { return c.askEtcd(ctx) })

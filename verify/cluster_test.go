@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/kubewright/kubewright/verify/probe"
 )
 
 func TestHostsOfAnotherCluster(t *testing.T) {
@@ -79,5 +81,20 @@ func TestStaticPodsOfAYoungControlPlaneAreWaitedFor(t *testing.T) {
 	looks, c.nodes[0].is.CreationTimestamp = 0, metav1.NewTime(time.Now().Add(-time.Hour))
 	if all, err := c.apiServers(t.Context()); err != nil || len(all) != 0 || looks != 1 {
 		t.Errorf("an old one without static pods: %d looks: %v, %v", looks, all, err)
+	}
+	looks, c.nodes[0].is.Status.Conditions = 0, []corev1.NodeCondition{{Type: corev1.NodeReady, LastTransitionTime: metav1.Now()}}
+	if all, err := c.apiServers(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("one that came back just now: %d looks: %v, %v", looks, all, err)
+	}
+}
+
+func TestEtcdIsLocal(t *testing.T) {
+	for url, want := range map[string]bool{"https://127.0.0.1:2379": true, "https://[::1]:2379": true, "https://localhost:2379": true, "https://192.0.2.1:2379": false} {
+		if got := (&probe.Etcd{Endpoints: []string{url}}).Local(); got != want {
+			t.Errorf("%s: %t", url, got)
+		}
+	}
+	if (*probe.Etcd)(nil).Local() || (&probe.Etcd{Endpoints: []string{"https://127.0.0.1:2379", "https://192.0.2.1:2379"}}).Local() {
+		t.Error("none, or several, are local")
 	}
 }

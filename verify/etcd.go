@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // memberList is the notes' command. It has no sh -c around it: upstream's image has no shell. Etcd on a host
@@ -24,19 +23,23 @@ func memberList(host string) []string {
 
 // etcdMembers asks every etcd pod for the members: one for each pod, all started.
 func etcdMembers(ctx context.Context, c *Cluster) (string, error) {
-	list, err := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "component=etcd,tier=control-plane"})
+	servers, err := c.servers()
 	if err != nil {
-		return "", fmt.Errorf("list etcd pods: %w", err)
+		return "", err
 	}
-	if len(list.Items) == 0 {
+	list, err := c.staticPods(ctx, "etcd", func(n node) bool { return servers[n.name].Local() })
+	if err != nil {
+		return "", err
+	}
+	if len(list) == 0 {
 		return "", skip("no etcd runs as a static pod here: it is on other hosts, or someone else's")
 	}
 	var nodes []string
-	for _, p := range list.Items {
+	for _, p := range list {
 		nodes = append(nodes, p.Spec.NodeName)
 	}
 	slices.Sort(nodes)
-	err = onEach(list.Items, func(p corev1.Pod) error {
+	err = onEach(list, func(p corev1.Pod) error {
 		out, errOut, err := c.exec(ctx, &p, "", memberList(p.Status.HostIP)...)
 		if err != nil {
 			return fmt.Errorf("%w: %s; %s", err, strings.TrimSpace(errOut), podState(&p))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ func (c *Cluster) startProbes(ctx context.Context) ([]*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	servers, err := c.apiServers(ctx)
+	servers, err := c.servers()
 	if err != nil {
 		return nil, err
 	}
@@ -64,34 +65,50 @@ func (c *Cluster) startProbes(ctx context.Context) ([]*pair, error) {
 	return pairs, nil
 }
 
-// apiServers tells for each node with a static pod of an API server how that reaches etcd. The kubelet of a control
-// plane that has just joined shows its static pods some seconds later: these are waited for.
+// apiServers tells for each node with a static pod of an API server how that reaches etcd.
 func (c *Cluster) apiServers(ctx context.Context) (map[string]*probe.Etcd, error) {
+	list, err := c.staticPods(ctx, "kube-apiserver", func(n node) bool { _, is := n.is.Labels[controlPlane]; return is })
 	all := map[string]*probe.Etcd{}
-	var failed error
-	until(ctx, 30*time.Second, func(ctx context.Context) error {
-		list, err := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "component=kube-apiserver,tier=control-plane"})
-		if err != nil && ctx.Err() == nil {
-			failed = fmt.Errorf("list API server pods: %w", err)
+	for _, p := range list {
+		if e := etcdOf(&p); e != nil {
+			all[p.Spec.NodeName] = e
 		}
-		if err != nil {
+	}
+	return all, err
+}
+
+// staticPods are those of a component of the control plane. A kubelet may show a static pod late, when the API server did
+// not take it at first: those wanted on nodes that are new are waited for.
+func (c *Cluster) staticPods(ctx context.Context, component string, wanted func(node) bool) (pods []corev1.Pod, err error) {
+	until(ctx, 2*newFor, func(ctx context.Context) error {
+		list, failed := c.client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "component=" + component + ",tier=control-plane"})
+		if failed != nil {
+			err = fmt.Errorf("list pods of %s: %w", component, failed)
 			return nil
 		}
-		shown := map[string]bool{}
-		for _, p := range list.Items {
-			shown[p.Spec.NodeName] = true
-			if e := etcdOf(&p); e != nil {
-				all[p.Spec.NodeName] = e
-			}
-		}
+		pods = list.Items
 		for _, n := range c.nodes {
-			if _, is := n.is.Labels[controlPlane]; is && !shown[n.name] && time.Since(n.is.CreationTimestamp.Time) < 2*time.Minute {
-				return fmt.Errorf("node %s shows no API server yet", n.name)
+			if wanted(n) && time.Since(n.came()) < newFor && !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.Spec.NodeName == n.name }) {
+				return fmt.Errorf("node %s shows no %s yet", n.name, component)
 			}
 		}
 		return nil
 	})
-	return all, failed
+	return pods, err
+}
+
+// newFor is for how long a node is new. Kubelets try again after a minute, or one and a half.
+const newFor = 2 * time.Minute
+
+// came is when a node was made, or last became ready.
+func (n node) came() time.Time {
+	at := n.is.CreationTimestamp.Time
+	for _, cond := range n.is.Status.Conditions {
+		if cond.Type == corev1.NodeReady && cond.LastTransitionTime.After(at) {
+			at = cond.LastTransitionTime.Time
+		}
+	}
+	return at
 }
 
 // etcdOf reads the flags of an API server; nil where they don't say enough.

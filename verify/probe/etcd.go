@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -23,6 +25,15 @@ import (
 type Etcd struct {
 	Endpoints     []string
 	CA, Cert, Key string // paths
+}
+
+// Local says whether etcd is a member on the same node.
+func (e *Etcd) Local() bool {
+	if e == nil || len(e.Endpoints) != 1 {
+		return false
+	}
+	u, err := url.Parse(e.Endpoints[0])
+	return err == nil && (u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback())
 }
 
 // EtcdState is what etcd says of itself.
