@@ -181,13 +181,24 @@ func refused(ctx context.Context, t *testing.T, h *lab.Host, argv []string, part
 	}
 }
 
-// explainFailure has a failed test log what its hosts and its cluster looked like. The first
-// host is the one that would be a control plane.
+// explainFailure keeps what the hosts and the cluster of a failed test looked like in a file of the lab's cache: in the log
+// it would hide what failed. The first host is the one that would be a control plane.
 func explainFailure(t *testing.T, hosts ...*lab.Host) {
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
 		}
+		cache, err := lab.Cache()
+		if err != nil {
+			t.Log(err)
+			return
+		}
+		file := filepath.Join(cache, "failures", t.Name()+".log")
+		var all strings.Builder
+		defer func() {
+			err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(all.String()), 0o644))
+			t.Log("what its hosts looked like: ", file, err)
+		}()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		look := func(h *lab.Host, argv ...string) {
@@ -195,12 +206,12 @@ func explainFailure(t *testing.T, hosts ...*lab.Host) {
 			if err != nil {
 				out += stderr
 			}
-			t.Logf("%s# %s\n%s", h.Name, strings.Join(argv, " "), out)
+			fmt.Fprintf(&all, "%s# %s\n%s\n", h.Name, strings.Join(argv, " "), out)
 		}
 		look(hosts[0], "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "--request-timeout", "10s", "get", "nodes,pods", "-A", "-o", "wide")
 		for _, h := range hosts {
 			for _, unit := range []string{"kubelet", "containerd"} {
-				look(h, "journalctl", "--no-pager", "--lines", "25", "--unit", unit, "--output", "cat")
+				look(h, "journalctl", "--no-pager", "--lines", "200", "--unit", unit, "--output", "cat")
 			}
 			look(h, "crictl", "ps", "--all")
 		}
