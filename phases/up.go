@@ -189,11 +189,16 @@ func (u *Up) mayBegin() error {
 			traced = append(traced, m.Node.Name)
 		}
 	}
-	if planes := len(u.controlPlanes()); planes%2 == 0 && u.Cluster.Spec.Etcd.External == nil && u.leader == nil {
+	made := u.Cluster.Spec.Provider.Name == "aws" // as many as the document says, which is an odd number, though some may not be there yet
+	if planes := len(u.controlPlanes()); planes%2 == 0 && !made && u.Cluster.Spec.Etcd.External == nil && u.leader == nil {
 		return fmt.Errorf("%d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: begin with %d or %d", planes, planes-1, planes+1)
 	}
 	if silent != nil {
-		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or take it out of the document: %w", strings.Join(silent, ", "), config.Errors(why))
+		next := "take it out of the document"
+		if made {
+			next = "if it has none, terminate it in EC2, and `kubewright up` makes another"
+		}
+		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or %s: %w", strings.Join(silent, ", "), next, config.Errors(why))
 	}
 	if traced != nil {
 		return fmt.Errorf("%s was part of a cluster whose certificate authority is on no control plane here: name the control plane that has it in the document, or take the host out with `kubewright reset`", strings.Join(traced, ", "))

@@ -52,7 +52,12 @@ func TestAClusterIsBegunOnlyWhereThereIsNone(t *testing.T) {
 			u.Cluster.Spec.Etcd.External = &config.ExternalEtcd{CAFile: "/etc/etcd/ca.crt"}
 			u.Machines[0].Existing = map[string][]byte{"/etc/etcd/ca.crt": []byte("x")}
 		}, ""},
-		"traces on a worker say little": {func(u *Up) { u.Machines[3].Facts.Present[pki.KubeletConf] = true }, ""},
+		"one is down, of machines that are made": {func(u *Up) {
+			u.Cluster.Spec.Provider.Name, u.Machines[1].Err = "aws", errDown
+		}, "bring it up, or if it has none, terminate it in EC2, and `kubewright up` makes another: no route to host"},
+		"one is not there":                   {func(u *Up) { u.Machines = u.Machines[1:] }, "2 control planes: etcd on an even number"},
+		"one is not there, and will be made": {func(u *Up) { u.Machines, u.Cluster.Spec.Provider.Name = u.Machines[1:], "aws" }, ""},
+		"traces on a worker say little":      {func(u *Up) { u.Machines[3].Facts.Present[pki.KubeletConf] = true }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := fleet("cp-1", "cp-2", "cp-3", "w-1")

@@ -3,6 +3,7 @@ package providers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -77,3 +78,31 @@ func Await(ctx context.Context, client *ssh.Client, machines []*phases.Machine, 
 	}
 	g.Wait()
 }
+
+// TellOnce has but one of the machines behind a jump host say why that is not reached, a control plane where there is one:
+// the others name it.
+func TellOnce(machines []*phases.Machine) {
+	first := map[string]string{}
+	for _, planes := range []bool{true, false} {
+		for _, m := range machines {
+			var behind *ssh.BehindError
+			if m.Node.Has(config.ControlPlaneRole) != planes || !errors.As(m.Err, &behind) {
+				continue
+			}
+			if name := first[behind.Err.Error()]; name != "" {
+				m.Err = &toldError{fmt.Sprintf("%s: its jump host is that of %s, and not reached either", behind.Host, name), m.Err}
+			} else {
+				first[behind.Err.Error()] = m.Node.Name
+			}
+		}
+	}
+}
+
+// toldError is one of which more is said elsewhere.
+type toldError struct {
+	words string
+	error
+}
+
+func (e *toldError) Error() string { return e.words }
+func (e *toldError) Unwrap() error { return e.error }

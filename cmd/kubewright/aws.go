@@ -226,28 +226,36 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 	return o.done(v, r.fleetResult, "the machines of "+c.Metadata.Name+" are there")
 }
 
-// awsPlan tells what would be made, changed and deleted, whether that is more than ending machines that are too many, and whether there are machines
-// whose own plan can be told. With --only there is nothing but those.
-func (o *fleetOptions) awsPlan(ctx context.Context) (changes []aws.Change, makes, machines bool, err error) {
+// awsPlan is what would be made, changed and deleted around the hosts.
+type awsPlan struct {
+	of       bool // the document's provider is aws
+	changes  []aws.Change
+	makes    bool // more than ending machines that are too many
+	machines bool // there are some, whose own plan can be told
+}
+
+// planAWS tells what up would do before it comes to the hosts. With --only there is nothing of that.
+func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	c, err := o.read()
 	if err != nil || c.Spec.Provider.Name != "aws" {
-		return nil, false, true, nil // of which begin tells
+		return awsPlan{machines: true}, nil // of which begin tells
 	}
+	p.of = true
 	if err := o.aws.open(ctx, c); err != nil {
-		return nil, false, false, misuse(err)
+		return p, misuse(err)
 	}
 	if len(o.only) == 0 {
-		if changes, err = o.aws.cloud.Plan(ctx); err != nil {
-			return nil, false, false, err
+		if p.changes, err = o.aws.cloud.Plan(ctx); err != nil {
+			return p, err
 		}
 	}
 	err = o.aws.cloud.Hosts(ctx)
-	makes = slices.ContainsFunc(changes, func(c aws.Change) bool {
+	p.makes = slices.ContainsFunc(p.changes, func(c aws.Change) bool {
 		return !slices.ContainsFunc(o.aws.cloud.Surplus(), func(n config.Node) bool { return c.Action == "delete" && strings.HasSuffix(n.ProviderID, "/"+c.Detail) })
 	})
-	machines = len(c.Spec.Hosts) > 0
+	p.machines = len(c.Spec.Hosts) > 0
 	o.aws.cloud = nil // the document is read again
-	return changes, makes, machines, err
+	return p, err
 }
 
 func printInfrastructure(w io.Writer, changes []aws.Change) {

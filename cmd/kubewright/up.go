@@ -13,7 +13,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/kubewright/kubewright/phases"
-	"github.com/kubewright/kubewright/providers/aws"
 )
 
 func newUp(out func() output) *cobra.Command {
@@ -81,13 +80,12 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	} else if only {
 		return o.runInfrastructure(ctx, v, c, begin)
 	}
-	var changes []aws.Change
+	var around awsPlan
 	if plan != "" {
-		var makes bool
 		var err error
-		if changes, makes, _, err = o.awsPlan(ctx); err != nil {
+		if around, err = o.planAWS(ctx); err != nil {
 			return err
-		} else if makes {
+		} else if around.makes {
 			return &phases.NotReadyError{Err: errPlanAWS}
 		}
 		o.aws.makes = false // nothing that has come up since
@@ -102,7 +100,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		if err != nil {
 			return err
 		}
-		now.Infrastructure = changes
+		now.Infrastructure = around.changes
 		if err := samePlan(plan, now); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type clusterPlan struct {
 	Digest   string            `json:"digest"`
 	Changes  int               `json:"changes"`
 	Hosts    []phases.HostPlan `json:"hosts"`
+	Error    string            `json:"error,omitempty"` // why it can't be told what the hosts would get: such a plan is none to go by
 	// Infrastructure is what would be made, changed or deleted of machines that are not there for themselves.
 	Infrastructure []aws.Change `json:"infrastructure,omitempty"`
 	// Leaving are nodes that would leave the cluster: those of machines that are too many, or are no more.
@@ -63,36 +64,48 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 	} else if only {
 		return misuse(fmt.Errorf("--only %s: a plan of the whole cluster begins with that: leave it out", infrastructure))
 	}
-	changes, _, machines, err := o.awsPlan(ctx)
+	around, err := o.planAWS(ctx)
 	if err != nil {
 		return err
 	}
+	text := o.out() != "json"
+	if around.of && text && len(o.only) == 0 { // whatever comes of the hosts
+		printInfrastructure(os.Stdout, around.changes)
+	}
 	p := clusterPlan{Kind: "ClusterPlan", Version: version}
-	if machines {
-		f, u, err := o.begin(ctx, "", v)
-		if err != nil {
-			return err
-		}
-		defer f.close()
-		if p, err = o.plan(ctx, f, u); err != nil {
-			return err
-		}
+	var untold error
+	if around.machines {
+		p, untold = o.planHosts(ctx, v)
 	}
-	p.Infrastructure, p.Changes = changes, p.Changes+len(changes)+len(p.Leaving)
+	if !around.of && untold != nil {
+		return untold
+	}
+	p.Infrastructure, p.Changes = around.changes, p.Changes+len(around.changes)+len(p.Leaving)
 	v.close()
-	if o.out() == "json" {
+	switch {
+	case !text:
+		if untold != nil {
+			p.Error = untold.Error()
+		}
 		v.result(p)
-		return nil
-	}
-	if o.aws.cloud != nil || !machines {
-		printInfrastructure(os.Stdout, changes)
-	}
-	if machines {
+	case !around.machines:
+		fmt.Println("What the hosts would get can be told when they are there.")
+	case untold == nil:
 		printClusterPlan(os.Stdout, p)
-	} else {
-		fmt.Println("what the hosts would get can be told when they are there")
+	}
+	if untold != nil {
+		return fmt.Errorf("what the hosts would get can't be told: %w", untold)
 	}
 	return nil
+}
+
+func (o *fleetOptions) planHosts(ctx context.Context, v *view) (clusterPlan, error) {
+	f, u, err := o.begin(ctx, "", v)
+	if err != nil {
+		return clusterPlan{Kind: "ClusterPlan", Version: version}, err
+	}
+	defer f.close()
+	return o.plan(ctx, f, u)
 }
 
 func (o *fleetOptions) plan(ctx context.Context, f *fleet, u *phases.Up) (p clusterPlan, err error) {
