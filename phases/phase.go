@@ -127,6 +127,7 @@ type State string
 const (
 	Started   State = "started"
 	Progress  State = "progress"
+	Said      State = "said"      // an ordinary step, in words
 	Notice    State = "notice"    // something that a person should read
 	Done      State = "done"      // it changed something
 	Unchanged State = "unchanged" // there was nothing to do

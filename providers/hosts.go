@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +15,7 @@ import (
 	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
+	"github.com/kubewright/kubewright/providers/waits"
 )
 
 // Hosts are the machines that a document lists. They are there, and reached over SSH; all
@@ -53,12 +57,27 @@ func booting(err error) bool {
 }
 
 // Await goes on trying to reach machines that have just been made, for so long: they boot, and get to know whom to
-// let in a moment after they have begun to listen. What else is in the way stays so.
-func Await(ctx context.Context, client *ssh.Client, machines []*phases.Machine, limit time.Duration) {
+// let in a moment after they have begun to listen. What else is in the way stays so. Who looks on reads in w who is waited for.
+func Await(ctx context.Context, client *ssh.Client, machines []*phases.Machine, limit time.Duration, w *waits.List) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	is, over := w.Begin("SSH of new machines")
+	defer over()
+	var mu sync.Mutex
+	left := map[string]error{}
+	tell := func(m *phases.Machine) {
+		mu.Lock()
+		defer mu.Unlock()
+		if left[m.Node.Name] = m.Err; !booting(m.Err) {
+			delete(left, m.Node.Name)
+		}
+		is(silent(left))
+	}
 	var g errgroup.Group
 	g.SetLimit(phases.AtATime)
+	for _, m := range machines {
+		tell(m)
+	}
 	for _, m := range machines {
 		g.Go(func() error {
 			for booting(m.Err) {
@@ -72,11 +91,24 @@ func Await(ctx context.Context, client *ssh.Client, machines []*phases.Machine, 
 						m.Err = why
 					}
 				}
+				tell(m)
 			}
 			return nil
 		})
 	}
 	g.Wait()
+}
+
+// silent are those who do not let us in, and why the first of them does not.
+func silent(left map[string]error) string {
+	names := slices.Sorted(maps.Keys(left))
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return left[names[0]].Error()
+	}
+	return fmt.Sprintf("%d of them; %v", len(names), left[names[0]])
 }
 
 // TellOnce has but one of the machines behind a jump host say why that is not reached, a control plane where there is one:

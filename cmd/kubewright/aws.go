@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -16,13 +17,16 @@ import (
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers/aws"
+	"github.com/kubewright/kubewright/providers/waits"
 )
 
 // awsOptions are how machines in EC2 are treated.
 type awsOptions struct {
-	makes bool // the command makes machines
-	ends  bool // or ends them, whatever else the document says
-	say   func(format string, args ...any)
+	makes bool                             // the command makes machines
+	ends  bool                             // or ends them, whatever else the document says
+	say   func(format string, args ...any) // what happens
+	warn  func(format string, args ...any) // what deserves attention
+	waits waits.List
 
 	cloud   *aws.Cloud
 	unlock  func()
@@ -45,11 +49,11 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 			return fmt.Errorf("the document is not valid: %w", err)
 		}
 	}
-	if o.cloud, err = aws.New(ctx, c); err != nil {
+	if o.cloud, err = aws.New(ctx, c, &o.waits); err != nil {
 		return err
 	}
 	if o.say != nil {
-		o.cloud.Say = o.say
+		o.cloud.Say, o.cloud.Warn = o.say, o.warn
 	}
 	command := "up"
 	if o.ends {
@@ -59,6 +63,19 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 		o.unlock, err = o.cloud.Lock(command)
 	}
 	return err
+}
+
+// tell has a person read what happens, and what is waited for, until it is called off.
+func (o *awsOptions) tell(v *view) (off func()) {
+	o.say, o.warn = sayMachines(v, phases.Said), sayMachines(v, phases.Notice)
+	done, ticks := make(chan struct{}), time.NewTicker(time.Second)
+	var told sync.WaitGroup
+	told.Go(func() { o.waits.Tell(done, ticks.C, o.say) })
+	return sync.OnceFunc(func() {
+		ticks.Stop()
+		close(done)
+		told.Wait()
+	})
 }
 
 func (o *awsOptions) close() {
@@ -152,7 +169,7 @@ func (o *fleetOptions) forgetLost(ctx context.Context, u *phases.Up) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	o.aws.say("the machines of %s are no more: they leave the cluster", strings.Join(names, ", "))
+	o.aws.warn("the machines of %s are no more: they leave the cluster", strings.Join(names, ", "))
 	return u.Remove(ctx, names, phases.Removal{Dead: true})
 }
 
@@ -199,7 +216,7 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 		return misuse(err)
 	}
 	if stay := o.aws.surplus(); len(stay) > 0 {
-		o.aws.say("%s: too many, and kept: they have to leave the cluster first, which \"kubewright up\" has them do; where there is none, terminate them", strings.Join(stay, ", "))
+		o.aws.warn("%s: too many, and kept: they have to leave the cluster first, which \"kubewright up\" has them do; where there is none, terminate them", strings.Join(stay, ", "))
 		c.Spec.Hosts = c.Spec.Hosts[:len(c.Spec.Hosts)-len(stay)]
 	}
 	v.close()
@@ -311,9 +328,10 @@ func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only b
 	begin := time.Now()
 	v := newView(o.out())
 	defer v.close()
-	o.aws.cloud.Say = sayMachines(v)
+	defer o.aws.tell(v)()
+	o.aws.cloud.Say, o.aws.cloud.Warn = o.aws.say, o.aws.warn
 	if err := o.aws.cloud.Hosts(ctx); err != nil {
-		v.event(phases.Event{Time: time.Now(), Phase: "machines", State: phases.Notice, Message: err.Error()})
+		o.aws.warn("%v", err)
 	}
 	server := c.Spec.ControlPlane.Endpoint
 	if !only {
@@ -340,7 +358,6 @@ func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only b
 // release has the cluster take down its load balancers. Where its API does not answer, they are found by their tags; where
 // somebody else is at work on its hosts, that ends the run.
 func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) error {
-	say := sayMachines(v)
 	if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Has(config.ControlPlaneRole) }) {
 		return nil
 	}
@@ -360,22 +377,24 @@ func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) 
 		case !u.Answers(ctx):
 			return 0, errors.New("its API does not answer")
 		}
+		_, over := o.aws.waits.Begin("the cluster to take down its Services' load balancers")
+		defer over()
 		return u.Release(ctx, 5*time.Minute)
 	}()
 	switch {
 	case errors.As(err, new(*host.LockedError)):
 		return err
 	case err != nil:
-		say("the cluster can't take down its load balancers itself, so they are found by their tags: %v", err)
+		o.aws.warn("the cluster can't take down its load balancers itself, so they are found by their tags: %v", err)
 	case n > 0:
-		say("%d %s with a load balancer gone", n, plural("Service", n))
+		o.aws.say("%d %s with a load balancer gone", n, plural("Service", n))
 	}
 	return nil
 }
 
-func sayMachines(v *view) func(format string, args ...any) {
+func sayMachines(v *view, as phases.State) func(format string, args ...any) {
 	return func(format string, args ...any) {
-		v.event(phases.Event{Time: time.Now(), Phase: "machines", State: phases.Notice, Message: fmt.Sprintf(format, args...)})
+		v.event(phases.Event{Time: time.Now(), Phase: "machines", State: as, Message: fmt.Sprintf(format, args...)})
 	}
 }
 

@@ -291,7 +291,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	}
 	machines := providers.Hosts(ctx, c, client)
 	if command == "up" && c.Spec.Provider.Name == "aws" {
-		providers.Await(ctx, client, o.aws.booting(machines), boots)
+		providers.Await(ctx, client, o.aws.booting(machines), boots, &o.aws.waits)
 	}
 	providers.TellOnce(machines)
 	return o.take(ctx, &fleet{cluster: c, client: client, lost: map[*phases.Machine]error{}, machines: machines}, command)

@@ -71,8 +71,8 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	v := newView(o.out())
 	defer v.close()
 	defer o.aws.close()
-	o.kind.say = sayMachines(v)
-	o.aws.say = o.kind.say
+	o.kind.say = sayMachines(v, phases.Notice)
+	defer o.aws.tell(v)()
 	if c, only, err := o.onlyInfrastructure(); err != nil {
 		return err
 	} else if only && (plan != "" || o.prepare) {

@@ -59,6 +59,7 @@ The exit code is 0 whether or not anything would change; "changes" in the JSON s
 func (o *fleetOptions) runPlan(ctx context.Context) error {
 	v := newView(o.out())
 	defer v.close()
+	defer o.aws.tell(v)()
 	if _, only, err := o.onlyInfrastructure(); err != nil {
 		return err
 	} else if only {

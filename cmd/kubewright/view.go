@@ -77,6 +77,8 @@ func (v *view) line(e phases.Event) string {
 	switch e.State {
 	case phases.Started:
 		return ""
+	case phases.Said:
+		return "  " + v.host(e) + e.Phase + ": " + e.Message
 	case phases.Notice:
 		return v.paint(e.State, "! "+v.host(e)+e.Phase+": "+e.Message)
 	case phases.Failed:
@@ -99,9 +101,9 @@ func (v *view) line(e phases.Event) string {
 	return v.paint(e.State, s)
 }
 
-// host is the column for the host's name, where there are several.
+// host is the column for the host's name, where there are several, and it is of one.
 func (v *view) host(e phases.Event) string {
-	if v.hosts < 2 {
+	if v.hosts < 2 || e.Host == "" {
 		return ""
 	}
 	return fmt.Sprintf("%-*s ", max(14, v.width), e.Host)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -32,6 +33,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/providers/waits"
 )
 
 // Tags of what is made. The first is on everything: whoever does not carry it is not ours.
@@ -61,16 +63,18 @@ type Cloud struct {
 	leaving   []Change             // their ends
 	started   map[string]time.Time // machines of nodes, or what leads to them, whichever was later
 	vpcs      []string             // their ids, once they are found by who deletes
+	waits     *waits.List
 
-	// Say tells a person what happens; nil: nobody wants to know.
-	Say func(format string, args ...any)
+	// Say tells a person what happens, Warn what deserves attention.
+	Say, Warn func(format string, args ...any)
 	// Pause is between two looks at what takes its time, Patience how long something may take that gets no further.
 	Pause, Patience time.Duration
 }
 
 // New takes a document whose provider is aws, completes that part of it, and finds credentials and region as every tool of AWS does:
 // environment, profile, metadata service; also AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_EC2...
-func New(ctx context.Context, c *config.Cluster) (*Cloud, error) {
+// What is waited for is in w.
+func New(ctx context.Context, c *config.Cluster, w *waits.List) (*Cloud, error) {
 	c.Spec.Provider.AWS.Default()
 	if c.Spec.Addons.CloudController.Name == "" {
 		c.Spec.Addons.CloudController.Name = "aws"
@@ -79,12 +83,14 @@ func New(ctx context.Context, c *config.Cluster) (*Cloud, error) {
 		return nil, err
 	}
 	p := c.Spec.Provider.AWS
-	a := &Cloud{c: c, aws: p, name: c.Metadata.Name, Say: func(string, ...any) {}, Pause: 5 * time.Second, Patience: 10 * time.Minute}
+	silent := func(string, ...any) {}
+	a := &Cloud{c: c, aws: p, name: c.Metadata.Name, waits: w, Say: silent, Warn: silent, Pause: 5 * time.Second, Patience: 10 * time.Minute}
+	var answered atomic.Bool
 	options := []func(*sdkconfig.LoadOptions) error{sdkconfig.WithAppID("kubewright"), sdkconfig.WithLogger(logging.Nop{}), sdkconfig.WithRetryer(func() sdk.Retryer {
 		// Not the adaptive mode, which holds back all calls when one is throttled: it made a run of 150 calls, every 23rd of
 		// which was throttled, take twice as long.
 		return retry.NewStandard(func(o *retry.StandardOptions) {
-			o.MaxAttempts, o.RateLimiter = 12, ratelimit.None // a quota of retries would end a run in which many small calls are throttled
+			o.MaxAttempts, o.Backoff, o.RateLimiter = attempts, &backoff{o.MaxBackoff, w, &answered}, ratelimit.None // a quota of retries would end a run in which many small calls are throttled
 			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) sdk.Ternary {
 				if elsewhere(err) { // AWS says so with a status that looks like a failure of its own
 					return sdk.FalseTernary
@@ -110,7 +116,11 @@ func New(ctx context.Context, c *config.Cluster) (*Cloud, error) {
 		return nil, err
 	}
 	a.ec2, a.elb, a.iam, a.sts = ec2.NewFromConfig(cfg), elb.NewFromConfig(cfg), iam.NewFromConfig(cfg), sts.NewFromConfig(cfg)
-	a.known = sync.OnceValue(func() error { return a.identify(ctx) })
+	a.known = sync.OnceValue(func() error {
+		err := a.identify(ctx)
+		answered.Store(err == nil)
+		return err
+	})
 	go a.known() // whoever wants to know waits for it
 	return a, nil
 }

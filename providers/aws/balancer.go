@@ -164,7 +164,7 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 
 // active waits until the load balancer is.
 func (a *Cloud) active(ctx context.Context, lb *resource) error {
-	return a.until(ctx, 15*time.Minute, func() (bool, string, error) {
+	return a.until(ctx, "the load balancer", 15*time.Minute, func() (bool, string, error) {
 		out, err := a.elb.DescribeLoadBalancers(ctx, &elb.DescribeLoadBalancersInput{LoadBalancerArns: []string{lb.id}})
 		if missing(err) || err == nil && len(out.LoadBalancers) == 0 {
 			return false, "not there yet", nil

@@ -41,11 +41,11 @@ func parse(t *testing.T, aws string) *config.Cluster {
 
 func connect(t *testing.T, c *config.Cluster) *Cloud {
 	t.Helper()
-	a, err := New(t.Context(), c)
+	a, err := New(t.Context(), c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Say = t.Logf
+	a.Say, a.Warn = t.Logf, t.Logf
 	a.Pause, a.Patience = 20*time.Millisecond, 5*time.Second
 	return a
 }

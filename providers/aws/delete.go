@@ -45,9 +45,6 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 		enough = looks
 	}
 	deleted, err = a.endAll(ctx, enough, func(of map[string]bool) ([][]thing, error) { return a.things(ctx, of) })
-	if held := a.strangers(ctx, err); len(held) > 0 {
-		err = fmt.Errorf("%w\nin the VPC, and not of the cluster: %s", err, strings.Join(held, ", "))
-	}
 	if err != nil {
 		return deleted, err
 	}
@@ -57,7 +54,9 @@ func (a *Cloud) Delete(ctx context.Context) (deleted int, err error) {
 // endAll ends things, of which look gives all or those of some kinds, until that many looks have found none.
 func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]bool) ([][]thing, error)) (deleted int, err error) {
 	began, wait := time.Now(), a.Pause/20
-	said, empty := map[string]bool{}, 0
+	is, over := a.waits.Begin("the end of what was made")
+	defer over()
+	said, empty, blocked := map[string]bool{}, 0, blockage{is: is}
 	var of, later map[string]bool // what is waited for, and what comes after it; nil: all is looked at
 	for {
 		levels, err := look(of)
@@ -97,11 +96,12 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]
 		if err := ctx.Err(); err != nil {
 			return deleted, context.Cause(ctx)
 		}
+		a.tellLeft(ctx, levels, left, &blocked, began)
 		if n > 0 {
 			began, wait = time.Now(), a.Pause/20
 		} else if time.Since(began) > a.Patience {
 			if !narrow {
-				return deleted, a.stays(levels, left)
+				return deleted, a.stays(ctx, levels, left)
 			}
 			of = nil // a last look at everything
 		}
@@ -183,8 +183,8 @@ func inUse(err error) bool {
 // errStays is of what something else still uses.
 var errStays = errors.New("remove what is not the cluster's by hand, and run this again")
 
-// stays says what could not be deleted, and why.
-func (a *Cloud) stays(levels [][]thing, l *left) error {
+// stays says what could not be deleted, why, and what else is there.
+func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
 	var all []string
 	for _, t := range slices.Concat(levels...) {
 		why := "it does not end"
@@ -193,7 +193,11 @@ func (a *Cloud) stays(levels [][]thing, l *left) error {
 		}
 		all = append(all, fmt.Sprintf("%s: %s", t, why))
 	}
-	return fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\n%w", a.Patience, strings.Join(all, "\n  "), errStays)
+	err := fmt.Errorf("AWS: this is left, as nothing has gone for %s:\n  %s\n%w", a.Patience, strings.Join(all, "\n  "), errStays)
+	if users, others := a.users(ctx, levels); len(users)+len(others) > 0 {
+		err = fmt.Errorf("%w\nin the VPC, and not of the cluster: %s", err, strings.Join(append(others, users...), ", "))
+	}
+	return err
 }
 
 // forgetKey removes the key that was made for the cluster, and the keys of its machines.

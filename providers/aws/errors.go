@@ -60,6 +60,7 @@ func (a *Cloud) settle(ctx context.Context, do func() error) error {
 		if e := pause(ctx, wait); e != nil {
 			return e
 		}
+		a.waits.For("AWS to know of what was made a moment ago", messageOf(err), time.Now().Add(2*a.Pause))
 		wait = min(wait*3/2, a.Pause)
 	}
 }
@@ -75,14 +76,17 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// until looks until something is so. What it waits for, AWS tells by no event.
-func (a *Cloud) until(ctx context.Context, limit time.Duration, so func() (bool, string, error)) error {
+// until looks until something is so, of which people read meanwhile what it is. What it waits for, AWS tells by no event.
+func (a *Cloud) until(ctx context.Context, what string, limit time.Duration, so func() (bool, string, error)) error {
 	wait, end := a.Pause/20, time.Now().Add(limit)
+	is, over := a.waits.Begin(what)
+	defer over()
 	for {
 		ok, state, err := so()
 		if ok || err != nil {
 			return err
 		}
+		is(state)
 		if time.Now().After(end) {
 			return fmt.Errorf("it is %s after %s: look at it in the console, and run this again", state, limit)
 		}

@@ -43,7 +43,7 @@ func TestWhoeverCannotBeginIsToldWhatToDo(t *testing.T) {
 			for k, v := range c.env {
 				t.Setenv(k, v)
 			}
-			a, err := New(t.Context(), parse(t, c.document))
+			a, err := New(t.Context(), parse(t, c.document), nil)
 			if err == nil {
 				_, err = a.Create(t.Context())
 			}

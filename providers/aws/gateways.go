@@ -113,7 +113,7 @@ func (a *Cloud) natGateway(l *look, name string, subnet, address, gateway *resou
 		return *out.NatGateway.NatGatewayId, nil
 	}
 	r.steps = []step{{name: "available", do: func(ctx context.Context) error {
-		return a.until(ctx, 10*time.Minute, func() (bool, string, error) {
+		return a.until(ctx, "the NAT gateway "+r.id, 10*time.Minute, func() (bool, string, error) {
 			out, err := a.ec2.DescribeNatGateways(ctx, &ec2.DescribeNatGatewaysInput{NatGatewayIds: []string{r.id}})
 			if missing(err) || err == nil && len(out.NatGateways) == 0 {
 				return false, "not there yet", nil

@@ -227,8 +227,13 @@ func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs := *out.Instances[0].InstanceId
-	a.Patience = 200 * time.Millisecond
+	a.Patience = 300 * time.Millisecond
+	var warned []string
+	a.Warn = func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }
 	_, err = a.Delete(ctx)
+	if len(warned) != 1 || !strings.Contains(warned[0], "in the way of ") || !strings.Contains(warned[0], "instance "+theirs) {
+		t.Errorf("meanwhile it is said: %q", warned)
+	}
 	wants(t, err, "this is left", "subnet "+tagOf(subnets[0].Tags, partTag), "vpc vpc", "not of the cluster", "instance "+theirs)
 	if _, err := a.terminate(ctx, theirs); err != nil {
 		t.Fatal(err)

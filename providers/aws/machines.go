@@ -100,7 +100,7 @@ func (a *Cloud) instance(l *look, p pool, template, image, key *resource, name s
 		}}}
 	}
 	r.mends = []step{{name: "started", do: func(ctx context.Context) error {
-		return a.until(ctx, 5*time.Minute, func() (bool, string, error) {
+		return a.until(ctx, "the end of "+name+", which is stopped, and started then", 5*time.Minute, func() (bool, string, error) {
 			_, err := a.ec2.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{r.id}})
 			if codeOf(err) == "IncorrectInstanceState" {
 				return false, "stopping", nil
@@ -134,7 +134,7 @@ func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resour
 			in.ClientToken = sdk.String(token(string(said), strconv.Itoa(ended)))
 			out, err := a.ec2.RunInstances(ctx, in)
 			if elsewhere(err) {
-				a.Say("%s: no room in %s: %s", name, subnet.name, messageOf(err))
+				a.Warn("%s: no room in %s: %s", name, subnet.name, messageOf(err))
 				full = append(full, fmt.Errorf("%s: %w", subnet.name, err))
 				break
 			}
@@ -169,7 +169,7 @@ func (a *Cloud) running(ctx context.Context, l *look, name string, machines []*r
 		return name, nil, nil
 	}
 	r.create = func(ctx context.Context) (string, error) {
-		return name, a.until(ctx, 10*time.Minute, func() (bool, string, error) { return a.allRunning(ctx, machines) })
+		return name, a.until(ctx, name+" to run", 10*time.Minute, func() (bool, string, error) { return a.allRunning(ctx, machines) })
 	}
 	return r
 }

@@ -2,10 +2,7 @@ package aws
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -170,26 +167,4 @@ func (a *Cloud) securityGroups(ctx context.Context) ([]thing, error) {
 		}
 		return all, out.NextToken, nil
 	})
-}
-
-// strangers are what is in the cluster's VPC when all of the cluster is gone that can go: their network interfaces tell.
-func (a *Cloud) strangers(ctx context.Context, why error) (all []string) {
-	if !errors.Is(why, errStays) || !a.aws.Network.Own() || len(a.vpcs) == 0 {
-		return nil
-	}
-	some, _ := pages(func(next *string) ([]ec2types.NetworkInterface, *string, error) {
-		out, err := a.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: []ec2types.Filter{filter("vpc-id", a.vpcs...)}, NextToken: next})
-		if err != nil {
-			return nil, nil, err
-		}
-		return out.NetworkInterfaces, out.NextToken, nil
-	})
-	for _, n := range some {
-		what := sdk.ToString(n.Description)
-		if n.Attachment != nil && n.Attachment.InstanceId != nil {
-			what = "instance " + *n.Attachment.InstanceId
-		}
-		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s", *n.NetworkInterfaceId, what)))
-	}
-	return all
 }
