@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -45,6 +47,39 @@ func ask(ctx context.Context, prompt string) (string, error) {
 		return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
 	}
 }
+
+// confirm asks on the terminal, and refuses where there is none to ask.
+func confirm(ctx context.Context, what string) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return misuse(errors.New("kubewright asks before it removes anything, and there is no terminal to ask at: pass --yes"))
+	}
+	fmt.Fprintf(os.Stderr, "%s Go on? [y/N] ", what)
+	return agreed(ctx, os.Stdin)
+}
+
+// agreed reads the answer. Ctrl-C is one, too.
+func agreed(ctx context.Context, in io.Reader) error {
+	answered := make(chan string, 1)
+	go func() { // which nothing but an answer ends
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil {
+			line = ""
+		}
+		answered <- line
+	}()
+	select {
+	case line := <-answered:
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(line)), "y") {
+			return nil
+		}
+		return misuse(errNothingRemoved)
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stderr)
+		return errNothingRemoved
+	}
+}
+
+var errNothingRemoved = errors.New("nothing was removed")
 
 // noEcho has a terminal show nothing of what is typed.
 func noEcho(fd int) error {

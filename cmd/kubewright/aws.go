@@ -288,10 +288,13 @@ func printInfrastructure(w io.Writer, changes []aws.Change) {
 	fmt.Fprintln(w)
 }
 
-// confirmDoomed says what will be deleted, and asks.
+// confirmDoomed says what will be deleted, and asks; before that, whether it is in the right account.
 func (o *fleetOptions) confirmDoomed(ctx context.Context, c *config.Cluster, yes bool) error {
 	if err := o.aws.open(ctx, c); err != nil {
 		return misuse(err)
+	}
+	if err := o.aws.cloud.Known(); err != nil {
+		return err
 	}
 	if yes {
 		return nil
@@ -301,10 +304,7 @@ func (o *fleetOptions) confirmDoomed(ctx context.Context, c *config.Cluster, yes
 		return err
 	}
 	printInfrastructure(os.Stderr, doomed)
-	if err := confirm(fmt.Sprintf("This ends the cluster %s, with all of its data, and deletes these %d things.", c.Metadata.Name, len(doomed))); err != nil {
-		return misuse(err)
-	}
-	return nil
+	return confirm(ctx, fmt.Sprintf("This ends the cluster %s, with all of its data, and deletes these %d things.", c.Metadata.Name, len(doomed)))
 }
 
 // downAWS ends a cluster on AWS; infrastructure alone: whatever the cluster itself has made there.

@@ -34,17 +34,27 @@ func main() {
 	}
 	if ran, err := newRoot().ExecuteContextC(ctx); err != nil {
 		code := exitCode(ctx, err)
+		words := inWords(code, err)
 		if ran.Flag("output").Value.String() == "json" { // verify has one of its own
 			must(json.NewEncoder(os.Stderr).Encode(struct {
 				Kind     string `json:"kind"`
 				ExitCode int    `json:"exitCode"`
 				Message  string `json:"message"`
-			}{"Error", code, err.Error()}))
+			}{"Error", code, words}))
 		} else {
-			fmt.Fprintln(os.Stderr, "error:", err)
+			fmt.Fprintln(os.Stderr, "error:", words)
 		}
 		os.Exit(code)
 	}
+}
+
+// inWords says of an error, too, what to do after Ctrl-C.
+func inWords(code int, err error) string {
+	words := err.Error()
+	if code == interrupted && !errors.Is(err, errNothingRemoved) && !strings.Contains(words, "run the same command again") {
+		words += "\ninterrupted: run the same command again to finish"
+	}
+	return words
 }
 
 // The exit codes, as the help of the root command has them.

@@ -38,8 +38,8 @@ Any control plane can be removed, the first one too, but not the last.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
-				if err := confirm(fmt.Sprintf("This evicts all pods from %s, and removes it from the cluster with all data of Kubernetes on it.", strings.Join(args, ", "))); err != nil {
-					return misuse(err)
+				if err := confirm(cmd.Context(), fmt.Sprintf("This evicts all pods from %s, and removes it from the cluster with all data of Kubernetes on it.", strings.Join(args, ", "))); err != nil {
+					return err
 				}
 			}
 			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runRemove(ctx, args, r) })
@@ -116,8 +116,8 @@ made for the cluster is deleted: its Services' load balancers first, which --onl
 				return misuse(errors.New("--only: the containers of a cluster are removed together: leave it out"))
 			}
 			if !yes && c.Spec.Provider.Name != "kind" {
-				if err := confirm(fmt.Sprintf("This ends the cluster %s, with all of its data, on %d %s.", c.Metadata.Name, len(c.Spec.Hosts), plural("host", len(c.Spec.Hosts)))); err != nil {
-					return misuse(err)
+				if err := confirm(cmd.Context(), fmt.Sprintf("This ends the cluster %s, with all of its data, on %d %s.", c.Metadata.Name, len(c.Spec.Hosts), plural("host", len(c.Spec.Hosts)))); err != nil {
+					return err
 				}
 			}
 			return o.within(cmd.Context(), func(ctx context.Context) error { return o.runDown(ctx, c, force, kubeconfig) })

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
@@ -39,8 +35,8 @@ Phases:
 				return misuse(err)
 			}
 			if !yes && !o.dryRun {
-				if err := confirm("This removes all pods, certificates and etcd's data from this host."); err != nil {
-					return misuse(err)
+				if err := confirm(cmd.Context(), "This removes all pods, certificates and etcd's data from this host."); err != nil {
+					return err
 				}
 			}
 			return o.reset(cmd.Context())
@@ -54,19 +50,6 @@ Phases:
 	f.StringSliceVar(&o.skip, "skip-phases", nil, "phases to leave out")
 	completePhases(cmd, phases.Reset())
 	return cmd
-}
-
-// confirm asks on the terminal, and refuses where there is none to ask.
-func confirm(what string) error {
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return errors.New("kubewright asks before it removes anything, and there is no terminal to ask at: pass --yes")
-	}
-	fmt.Fprintf(os.Stderr, "%s Go on? [y/N] ", what)
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil || !strings.HasPrefix(strings.ToLower(strings.TrimSpace(line)), "y") {
-		return errors.New("nothing was removed")
-	}
-	return nil
 }
 
 func (o *hostOptions) reset(ctx context.Context) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,6 +205,6 @@ func (a *Cloud) forgetKey() error {
 	if a.aws.SSH.KeyName == "" {
 		err = errors.Join(err, removeFile(a.keyFile()))
 	}
-	os.Remove(a.dir) // if there is nothing else in it
+	a.tidy()
 	return err
 }

@@ -136,6 +136,9 @@ func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
 	return n
 }
 
+// Known waits until it is known whose account it is. An error: nobody's, or not that which the document names.
+func (a *Cloud) Known() error { return a.known() }
+
 // Where names the account and the region.
 func (a *Cloud) Where() string {
 	if a.known() != nil {

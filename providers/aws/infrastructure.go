@@ -118,7 +118,12 @@ func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 
 // Create makes what is missing, mends what has changed, and gives the document its hosts and its endpoint. Machines that are no longer wished for
 // stay: see [Cloud.Surplus].
-func (a *Cloud) Create(ctx context.Context) ([]Change, error) {
+func (a *Cloud) Create(ctx context.Context) (_ []Change, err error) {
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			a.failed()
+		}
+	}()
 	if err := a.catchUp(ctx); err != nil {
 		return nil, err
 	}

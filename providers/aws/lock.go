@@ -49,7 +49,7 @@ func (a *Cloud) Lock(command string) (release func(), err error) {
 		return func() {
 			os.Remove(path)
 			f.Close()
-			os.Remove(a.dir) // if there is nothing else in it
+			a.tidy()
 		}, nil
 	}
 }
@@ -58,4 +58,11 @@ func sameFile(f *os.File, path string) bool {
 	held, err := f.Stat()
 	named, e := os.Stat(path)
 	return err == nil && e == nil && os.SameFile(held, named)
+}
+
+// tidy removes the cluster's folder, and those of its region and of this provider, if there is nothing in them.
+func (a *Cloud) tidy() {
+	for d, n := a.dir, 0; n < 3 && os.Remove(d) == nil; n++ {
+		d = filepath.Dir(d)
+	}
 }

@@ -9,14 +9,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// busy is a file that is there while something is being made. It holds nothing: where it is left, a run was cut short.
+// busy is a file that is there while something is being made. Where it is left, a run did not come to its end; it holds something if that has failed, and
+// nothing if it was cut short.
 func (a *Cloud) busy() string { return filepath.Join(a.dir, "busy") }
+
+// failed notes that a run ends by itself, though not well.
+func (a *Cloud) failed() {
+	if a.cutShort() {
+		os.WriteFile(a.busy(), []byte("failed\n"), 0o600) // else the next run takes it for cut short
+	}
+}
 
 func touch(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -37,12 +45,17 @@ const looks = 4
 // address can be made without a token alone. Gateways and tables are made without one, too: AWS knows a token longer than what was made for it, and would
 // give us again what somebody has deleted.
 func (a *Cloud) catchUp(ctx context.Context) error {
-	if _, err := os.Stat(a.busy()); errors.Is(err, os.ErrNotExist) {
+	why, err := os.ReadFile(a.busy())
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	a.Say("the last run was cut short: looking at what it has made")
+	last := "was cut short"
+	if len(why) > 0 {
+		last = "has failed"
+	}
+	a.Say("the last run %s: looking at what it has made", last)
 	for i := range looks {
 		if i > 0 {
 			if err := pause(ctx, a.Pause/2); err != nil {

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -130,6 +131,35 @@ func TestAChangeOfNATThatWasKilledIsFinishedByTheNext(t *testing.T) {
 		up(zone)
 		if have := kinds(c); !slices.Equal(have, want) {
 			t.Errorf("killed at call %d of %d, and run again, there is\n%s\nnot\n%s", n, total, strings.Join(have, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// A run that AWS has refused something was not cut short.
+func TestARefusalIsNoKill(t *testing.T) {
+	for want, refuse := range map[string]bool{"the last run has failed": true, "the last run was cut short": false} {
+		c := start(t, cloud.Options{})
+		ctx, kill := context.WithCancel(t.Context())
+		c.Change(func(o *cloud.Options) {
+			o.Before = func(q cloud.Call) *cloud.Error {
+				if q.Action != "CreateNatGateway" {
+					return nil
+				}
+				if !refuse {
+					kill()
+				}
+				return &cloud.Error{Status: 400, Code: "NatGatewayLimitExceeded"}
+			}
+		})
+		if _, err := connect(t, parse(t, small)).Create(ctx); err == nil {
+			t.Error("it is not refused")
+		}
+		kill()
+		c.Change(func(o *cloud.Options) { o.Before = nil })
+		a, said := connect(t, parse(t, small)), ""
+		a.Say = func(f string, args ...any) { said += fmt.Sprintf(f, args...) + "\n" }
+		if _, err := a.Create(t.Context()); err != nil || !strings.HasPrefix(said, want) {
+			t.Errorf("%v; not %q, but %s", err, want, said)
 		}
 	}
 }
