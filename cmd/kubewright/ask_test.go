@@ -35,7 +35,8 @@ func TestWhoIsInterruptedIsToldToRunItAgain(t *testing.T) {
 		err  error
 		want string
 	}{
-		{interrupted, context.Canceled, "context canceled\ninterrupted: run the same command again to finish"},
+		{interrupted, context.Canceled, "interrupted: run the same command again to finish"},
+		{interrupted, os.ErrNotExist, "file does not exist\ninterrupted: run the same command again to finish"},
 		{interrupted, errors.New("interrupted: run the same command again to finish"), "interrupted: run the same command again to finish"},
 		{failed, os.ErrNotExist, "file does not exist"},
 	} {

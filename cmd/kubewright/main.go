@@ -50,11 +50,14 @@ func main() {
 
 // inWords says of an error, too, what to do after Ctrl-C.
 func inWords(code int, err error) string {
-	words := err.Error()
-	if code == interrupted && !errors.Is(err, errNothingRemoved) && !strings.Contains(words, "run the same command again") {
-		words += "\ninterrupted: run the same command again to finish"
+	words, next := err.Error(), "interrupted: run the same command again to finish"
+	switch {
+	case code != interrupted, errors.Is(err, errNothingRemoved), strings.Contains(words, "run the same command again"):
+		return words
+	case words == context.Canceled.Error():
+		return next
 	}
-	return words
+	return words + "\n" + next
 }
 
 // The exit codes, as the help of the root command has them.
