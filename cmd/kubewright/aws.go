@@ -245,17 +245,17 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 
 // awsPlan is what would be made, changed and deleted around the hosts.
 type awsPlan struct {
-	of       bool // the document's provider is aws
-	changes  []aws.Change
-	makes    bool // more than ending machines that are too many
-	machines bool // there are some, whose own plan can be told
+	of      bool // the document's provider is aws
+	changes []aws.Change
+	makes   bool     // more than ending machines that are too many
+	hosts   []string // whose own plan can be told
 }
 
 // planAWS tells what up would do before it comes to the hosts. With --only there is nothing of that.
 func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	c, err := o.read()
 	if err != nil || c.Spec.Provider.Name != "aws" {
-		return awsPlan{machines: true}, nil // of which begin tells
+		return awsPlan{}, nil // of which begin tells
 	}
 	p.of = true
 	if err := o.aws.open(ctx, c); err != nil {
@@ -270,7 +270,9 @@ func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	p.makes = slices.ContainsFunc(p.changes, func(c aws.Change) bool {
 		return !slices.ContainsFunc(o.aws.cloud.Surplus(), func(n config.Node) bool { return c.Action == "delete" && strings.HasSuffix(n.ProviderID, "/"+c.Detail) })
 	})
-	p.machines = len(c.Spec.Hosts) > 0
+	for _, n := range append(c.Spec.Hosts, o.aws.cloud.Surplus()...) {
+		p.hosts = append(p.hosts, n.Name)
+	}
 	o.aws.cloud = nil // the document is read again
 	return p, err
 }

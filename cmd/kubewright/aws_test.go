@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,38 +59,94 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 }
 
-func TestAPlanSaysWhoLeaves(t *testing.T) {
-	write := func(p clusterPlan) string {
-		p.Kind = "ClusterPlan"
-		var err error
-		if p.Digest, err = phases.PlanDigest(p.Document, p.Version, p.Lock, p.Hosts); err != nil {
-			t.Fatal(err)
-		}
-		b, err := json.Marshal(p)
-		path := filepath.Join(t.TempDir(), "plan.json")
-		if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		return path
+// saved writes a plan as `plan -o json` would have.
+func saved(t *testing.T, p clusterPlan) string {
+	t.Helper()
+	p.Kind, p.Version = "ClusterPlan", version
+	var err error
+	if p.Digest, err = phases.PlanDigest(p.Document, p.Version, p.Lock, p.Hosts); err != nil {
+		t.Fatal(err)
 	}
+	b, err := json.Marshal(p)
+	path := filepath.Join(t.TempDir(), "plan.json")
+	if err := errors.Join(err, os.WriteFile(path, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAPlanSaysWhoLeaves(t *testing.T) {
 	end := aws.Change{Action: "delete", Kind: "instance", Name: "w-1", Detail: "i-1"}
-	now := clusterPlan{Leaving: []string{"w-1"}, Infrastructure: []aws.Change{end}}
-	now.Digest, _ = phases.PlanDigest("", "", "", nil)
-	if err := samePlan(write(now), now); err != nil {
+	now, around := clusterPlan{Leaving: []string{"w-1"}}, awsPlan{changes: []aws.Change{end}}
+	now.Digest, _ = phases.PlanDigest("", version, "", nil)
+	check := func(then clusterPlan) error {
+		p, err := readPlan(saved(t, then))
+		if err != nil {
+			return err
+		}
+		return cmp.Or(p.fits(around), p.same(now))
+	}
+	if err := check(clusterPlan{Leaving: now.Leaving, Infrastructure: around.changes}); err != nil {
 		t.Error(err)
 	}
 	other := end
 	other.Detail = "i-2"
-	for _, then := range []clusterPlan{{}, {Infrastructure: now.Infrastructure}, {Leaving: now.Leaving}, {Leaving: now.Leaving, Infrastructure: []aws.Change{other}}} {
-		if err := samePlan(write(then), now); err == nil || !strings.Contains(err.Error(), "other machines would leave the cluster") {
+	for _, then := range []clusterPlan{{}, {Infrastructure: around.changes}, {Leaving: now.Leaving}, {Leaving: now.Leaving, Infrastructure: []aws.Change{other}}} {
+		if err := check(then); err == nil || !strings.Contains(err.Error(), "other machines would leave the cluster") {
 			t.Errorf("%+v is taken for %+v: %v", then, now, err)
 		}
 	}
 	var b strings.Builder
-	now.Hosts = []phases.HostPlan{{Host: "cp-1"}, {Host: "w-1"}}
+	now.Hosts, now.Infrastructure = []phases.HostPlan{{Host: "cp-1"}, {Host: "w-1"}}, around.changes
 	printClusterPlan(&b, now)
 	if want := "## cp-1: nothing\n\n## w-1 would leave the cluster\n\n"; b.String() != want {
 		t.Errorf("%q, not %q", b.String(), want)
+	}
+}
+
+// What can be told of a plan without asking a host is told before; and hosts that are down are not waited for.
+func TestAPlanWaitsForNobody(t *testing.T) {
+	c := cloud.New(cloud.Options{})
+	s := httptest.NewServer(c)
+	t.Cleanup(func() { s.Close(); c.Close() })
+	dir := t.TempDir()
+	for _, v := range append(cloud.Env(s.URL), "AWS_REGION=eu-west-1", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent", "XDG_DATA_HOME="+dir) {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	file := filepath.Join(dir, "cluster.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: kubewright.dev/v1alpha1\nkind: Cluster\nmetadata: {name: prod}\nspec: {provider: {name: aws, aws: {ssh: {proxyJump: 'me@127.0.0.1:1'}}}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), boots/2)
+	defer cancel()
+	up := func(only, plan string) error {
+		o := &fleetOptions{file: file, out: func() output { return "json" }, concurrency: 1}
+		if o.aws.makes = true; only != "" {
+			o.only = []string{only}
+		}
+		return o.runUp(ctx, "none", plan, "")
+	}
+	if err := up(infrastructure, ""); err != nil {
+		t.Fatal(err)
+	}
+	o := &fleetOptions{file: file}
+	around, err := o.planAWS(ctx)
+	if err != nil || len(around.hosts) != 1 {
+		t.Fatal(around, err)
+	}
+	for name, tt := range map[string]struct {
+		then clusterPlan
+		want string
+	}{
+		"of other machines":     {clusterPlan{Hosts: []phases.HostPlan{{Host: "ip-10-9-9-9"}}}, "it is of other machines"},
+		"of other changes":      {clusterPlan{Infrastructure: []aws.Change{{Action: "delete"}}}, "other machines would leave"},
+		"that knew of no hosts": {clusterPlan{Error: "down"}, "it could not tell what the hosts would get"},
+		"of who is down now":    {clusterPlan{Hosts: []phases.HostPlan{{Host: around.hosts[0]}}}, "no control plane that answers"},
+	} {
+		if err := up("", saved(t, tt.then)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("a plan %s: %v", name, err)
+		}
 	}
 }
 

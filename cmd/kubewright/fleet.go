@@ -290,7 +290,7 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		return nil, misuse(err)
 	}
 	machines := providers.Hosts(ctx, c, client)
-	if command == "up" && c.Spec.Provider.Name == "aws" {
+	if command == "up" && c.Spec.Provider.Name == "aws" && o.aws.makes {
 		providers.Await(ctx, client, o.aws.booting(machines), boots, &o.aws.waits)
 	}
 	providers.TellOnce(machines)

@@ -80,15 +80,21 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	} else if only {
 		return o.runInfrastructure(ctx, v, c, begin)
 	}
-	var around awsPlan
+	var wanted *savedPlan
 	if plan != "" {
 		var err error
-		if around, err = o.planAWS(ctx); err != nil {
+		if wanted, err = readPlan(plan); err != nil {
+			return err
+		}
+		around, err := o.planAWS(ctx)
+		if err != nil {
 			return err
 		} else if around.makes {
 			return &phases.NotReadyError{Err: errPlanAWS}
+		} else if err := wanted.fits(around); err != nil {
+			return err
 		}
-		o.aws.makes = false // nothing that has come up since
+		o.aws.makes = false // nothing that has come up since, and nobody is waited for
 	}
 	f, u, err := o.begin(ctx, "up", v)
 	if err != nil {
@@ -100,8 +106,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		if err != nil {
 			return err
 		}
-		now.Infrastructure = around.changes
-		if err := samePlan(plan, now); err != nil {
+		if err := wanted.same(now); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,8 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 	}
 	p := clusterPlan{Kind: "ClusterPlan", Version: version}
 	var untold error
-	if around.machines {
+	machines := !around.of || len(around.hosts) > 0
+	if machines {
 		p, untold = o.planHosts(ctx, v)
 	}
 	if !around.of && untold != nil {
@@ -89,7 +90,7 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 			p.Error = untold.Error()
 		}
 		v.result(p)
-	case !around.machines:
+	case !machines:
 		fmt.Println("What the hosts would get can be told when they are there.")
 	case untold == nil:
 		printClusterPlan(os.Stdout, p)
@@ -163,41 +164,69 @@ func printClusterPlan(w io.Writer, p clusterPlan) {
 	}
 }
 
-// samePlan refuses a plan that is not what would be done now.
-func samePlan(file string, now clusterPlan) error {
+// savedPlan is one that somebody has looked at, and wants done.
+type savedPlan struct {
+	file string
+	clusterPlan
+}
+
+// readPlan refuses what is no plan, or not of this kubewright.
+func readPlan(file string) (*savedPlan, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return misuse(fmt.Errorf("--plan: %w", err))
+		return nil, misuse(fmt.Errorf("--plan: %w", err))
 	}
-	var then clusterPlan
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&then); err != nil || then.Kind != "ClusterPlan" {
-		return misuse(fmt.Errorf("--plan %s: this is not what `kubewright plan -o json` prints", file))
+	p := &savedPlan{file: file}
+	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&p.clusterPlan); err != nil || p.Kind != "ClusterPlan" {
+		return nil, misuse(fmt.Errorf("--plan %s: this is not what `kubewright plan -o json` prints", file))
 	}
-	stale := func(what string) error {
-		return &phases.NotReadyError{Err: fmt.Errorf("the plan in %s is not what would be done now: %s; make a new one with `kubewright plan`", file, what)}
-	}
-	digest, err := phases.PlanDigest(then.Document, then.Version, then.Lock, then.Hosts)
+	digest, err := phases.PlanDigest(p.Document, p.Version, p.Lock, p.Hosts)
 	switch {
 	case err != nil:
-		return err
-	case digest != then.Digest:
-		return stale("somebody has changed the plan")
-	case then.Document != now.Document:
-		return stale("the document is another one")
-	case then.Version != now.Version:
-		return stale(fmt.Sprintf("it was made by kubewright %s, and this is %s", then.Version, now.Version))
-	case then.Lock != now.Lock:
-		return stale("the artifacts are others")
-	case !slices.Equal(then.Leaving, now.Leaving), !slices.Equal(then.Infrastructure, now.Infrastructure):
-		return stale("other machines would leave the cluster, or be ended")
-	case then.Digest == now.Digest:
+		return nil, err
+	case p.Error != "":
+		return nil, p.stale("it could not tell what the hosts would get")
+	case p.Digest == "":
+		return nil, p.stale("it was made before there were hosts, which `kubewright up --only infrastructure` makes")
+	case digest != p.Digest:
+		return nil, p.stale("somebody has changed the plan")
+	case p.Version != version:
+		return nil, p.stale(fmt.Sprintf("it was made by kubewright %s, and this is %s", p.Version, version))
+	}
+	return p, nil
+}
+
+func (p *savedPlan) stale(what string) error {
+	return &phases.NotReadyError{Err: fmt.Errorf("the plan in %s is not what would be done now: %s; make a new one with `kubewright plan`", p.file, what)}
+}
+
+// fits refuses a plan of other machines than AWS tells of, before any of them is asked.
+func (p *savedPlan) fits(around awsPlan) error {
+	switch {
+	case !slices.Equal(p.Infrastructure, around.changes):
+		return p.stale("other machines would leave the cluster, or be ended")
+	case around.of && !slices.EqualFunc(p.Hosts, around.hosts, func(h phases.HostPlan, name string) bool { return h.Host == name }):
+		return p.stale("it is of other machines")
+	}
+	return nil
+}
+
+// same refuses a plan that is not what would be done now.
+func (p *savedPlan) same(now clusterPlan) error {
+	switch {
+	case p.Document != now.Document:
+		return p.stale("the document is another one")
+	case p.Lock != now.Lock:
+		return p.stale("the artifacts are others")
+	case !slices.Equal(p.Leaving, now.Leaving):
+		return p.stale("other machines would leave the cluster, or be ended")
+	case p.Digest == now.Digest:
 		return nil
 	}
 	for i, h := range now.Hosts {
-		if i >= len(then.Hosts) || !reflect.DeepEqual(h, then.Hosts[i]) {
-			return stale(h.Host + " is no longer as it was")
+		if i >= len(p.Hosts) || !reflect.DeepEqual(h, p.Hosts[i]) {
+			return p.stale(h.Host + " is no longer as it was")
 		}
 	}
-	return stale("it is of other hosts")
+	return p.stale("it is of other hosts")
 }
