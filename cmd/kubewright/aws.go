@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -91,7 +94,17 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 		return err
 	}
 	if makes {
+		var head sync.WaitGroup
+		head.Go(func() { // AWS is asked for everything else meanwhile
+			if o.cloud.Known() == nil {
+				o.cloud.Say("%s is in %s", c.Metadata.Name, o.cloud.Where())
+			}
+		})
 		o.changes, err = o.cloud.Create(ctx)
+		head.Wait()
+		for _, note := range o.cloud.Notes() {
+			o.cloud.Warn("%s", note)
+		}
 	} else {
 		err = o.cloud.Hosts(ctx)
 	}
@@ -207,6 +220,7 @@ func (o *fleetOptions) onlyInfrastructure() (*config.Cluster, bool, error) {
 type infrastructureResult struct {
 	fleetResult
 	Endpoint string        `json:"endpoint"`
+	SSH      string        `json:"sshConfig"` // a file for ssh -F, with which the machines are reached by their addresses
 	Machines []config.Node `json:"machines"`
 }
 
@@ -219,24 +233,20 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 		o.aws.warn("%s: too many, and kept: they have to leave the cluster first, which \"kubewright up\" has them do; where there is none, terminate them", strings.Join(stay, ", "))
 		c.Spec.Hosts = c.Spec.Hosts[:len(c.Spec.Hosts)-len(stay)]
 	}
+	ssh, err := o.aws.cloud.SSHConfig()
+	if err != nil {
+		return err
+	}
 	v.close()
-	r := infrastructureResult{fleetResult{Kind: "Up", Cluster: c.Metadata.Name, Changes: len(o.aws.changes), Seconds: time.Since(begin).Seconds()}, c.Spec.ControlPlane.Endpoint, c.Spec.Hosts}
+	r := infrastructureResult{fleetResult{Kind: "Up", Cluster: c.Metadata.Name, Changes: len(o.aws.changes), Seconds: time.Since(begin).Seconds()}, c.Spec.ControlPlane.Endpoint, ssh, c.Spec.Hosts}
 	if o.out() == "json" {
 		v.result(r)
 		return nil
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "MACHINE\tROLES\tADDRESS\tSSH")
+	fmt.Fprintln(t, "MACHINE\tPOOL\tINSTANCE\tADDRESS\tSSH")
 	for _, n := range c.Spec.Hosts {
-		var roles []string
-		for _, r := range n.Roles {
-			roles = append(roles, string(r))
-		}
-		way := n.SSH.User + "@" + n.SSH.Address
-		if n.SSH.ProxyJump != "" {
-			way = "-J " + n.SSH.ProxyJump + " " + way
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", n.Name, strings.Join(roles, ","), n.Address, way)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Labels[aws.PoolLabel], path.Base(n.ProviderID), n.Address, shellescape.QuoteCommand([]string{"ssh", "-F", ssh, n.SSH.Address}))
 	}
 	t.Flush()
 	fmt.Printf("\nthe API servers are to be at %s; the key is %s\n", r.Endpoint, o.aws.cloud.Identity())
@@ -246,6 +256,8 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 // awsPlan is what would be made, changed and deleted around the hosts.
 type awsPlan struct {
 	of      bool // the document's provider is aws
+	where   string
+	notes   []string // what up would not do
 	changes []aws.Change
 	makes   bool     // more than ending machines that are too many
 	hosts   []string // whose own plan can be told
@@ -270,6 +282,7 @@ func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	p.makes = slices.ContainsFunc(p.changes, func(c aws.Change) bool {
 		return !slices.ContainsFunc(o.aws.cloud.Surplus(), func(n config.Node) bool { return c.Action == "delete" && strings.HasSuffix(n.ProviderID, "/"+c.Detail) })
 	})
+	p.where, p.notes = o.aws.cloud.Where(), o.aws.cloud.Notes()
 	for _, n := range append(c.Spec.Hosts, o.aws.cloud.Surplus()...) {
 		p.hosts = append(p.hosts, n.Name)
 	}
@@ -277,8 +290,8 @@ func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	return p, err
 }
 
-func printInfrastructure(w io.Writer, changes []aws.Change) {
-	fmt.Fprintln(w, "## AWS")
+func printInfrastructure(w io.Writer, where string, changes []aws.Change, notes []string) {
+	fmt.Fprintln(w, "## AWS, "+where)
 	fmt.Fprintln(w)
 	sign := map[string]string{"create": "+", "change": "~", "delete": "-"}
 	for _, c := range changes {
@@ -287,7 +300,19 @@ func printInfrastructure(w io.Writer, changes []aws.Change) {
 	if len(changes) == 0 {
 		fmt.Fprintln(w, "nothing")
 	}
+	for _, note := range notes {
+		fmt.Fprintln(w, "! "+note)
+	}
 	fmt.Fprintln(w)
+}
+
+// infrastructureSummary is the last line of a plan.
+func infrastructureSummary(changes []aws.Change) string {
+	n := map[string]int{}
+	for _, c := range changes {
+		n[c.Action]++
+	}
+	return fmt.Sprintf("In AWS: %d to make, %d to change, %d to delete.", n["create"], n["change"], n["delete"])
 }
 
 // confirmDoomed says what will be deleted, and asks; before that, whether it is in the right account.
@@ -305,7 +330,7 @@ func (o *fleetOptions) confirmDoomed(ctx context.Context, c *config.Cluster, yes
 	if err != nil || len(doomed) == 0 {
 		return err
 	}
-	printInfrastructure(os.Stderr, doomed)
+	printInfrastructure(os.Stderr, o.aws.cloud.Where(), doomed, nil)
 	return confirm(ctx, fmt.Sprintf("This ends the cluster %s, with all of its data, and deletes these %d things.", c.Metadata.Name, len(doomed)))
 }
 

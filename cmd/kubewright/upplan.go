@@ -28,6 +28,8 @@ type clusterPlan struct {
 	Changes  int               `json:"changes"`
 	Hosts    []phases.HostPlan `json:"hosts"`
 	Error    string            `json:"error,omitempty"` // why it can't be told what the hosts would get: such a plan is none to go by
+	Where    string            `json:"where,omitempty"` // account and region of AWS
+	Notes    []string          `json:"notes,omitempty"` // what of the document machines would not get that are there
 	// Infrastructure is what would be made, changed or deleted of machines that are not there for themselves.
 	Infrastructure []aws.Change `json:"infrastructure,omitempty"`
 	// Leaving are nodes that would leave the cluster: those of machines that are too many, or are no more.
@@ -71,7 +73,7 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 	}
 	text := o.out() != "json"
 	if around.of && text && len(o.only) == 0 { // whatever comes of the hosts
-		printInfrastructure(os.Stdout, around.changes)
+		printInfrastructure(os.Stdout, around.where, around.changes, around.notes)
 	}
 	p := clusterPlan{Kind: "ClusterPlan", Version: version}
 	var untold error
@@ -82,6 +84,7 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 	if !around.of && untold != nil {
 		return untold
 	}
+	p.Where, p.Notes = around.where, around.notes
 	p.Infrastructure, p.Changes = around.changes, p.Changes+len(around.changes)+len(p.Leaving)
 	v.close()
 	switch {
@@ -94,6 +97,9 @@ func (o *fleetOptions) runPlan(ctx context.Context) error {
 		fmt.Println("What the hosts would get can be told when they are there.")
 	case untold == nil:
 		printClusterPlan(os.Stdout, p)
+	}
+	if text && len(around.changes) > 0 {
+		fmt.Println(infrastructureSummary(around.changes))
 	}
 	if untold != nil {
 		return fmt.Errorf("what the hosts would get can't be told: %w", untold)

@@ -41,6 +41,7 @@ const (
 	clusterTag = "kubewright.dev/cluster" // the cluster's name
 	partTag    = "kubewright.dev/part"    // what it is in the cluster: control-plane-0, say
 	zonesTag   = "kubewright.dev/zones"   // of a VPC: those that were chosen for it
+	diskTag    = "kubewright.dev/disk"    // of an instance: its root volume, in GiB, of which AWS tells only with the volume
 	digestTag  = "kubewright.dev/digest"  // of what can't be compared otherwise
 )
 
@@ -60,7 +61,8 @@ type Cloud struct {
 	iam       *iam.Client
 	sts       *sts.Client
 	surplus   []config.Node
-	leaving   []Change             // their ends
+	leaving   []Change // their ends
+	notes     []string
 	started   map[string]time.Time // machines of nodes, or what leads to them, whichever was later
 	vpcs      []string             // their ids, once they are found by who deletes
 	waits     *waits.List

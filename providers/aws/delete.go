@@ -21,8 +21,11 @@ type thing struct {
 }
 
 func (t thing) String() string {
-	if t.name == "" {
+	switch {
+	case t.name == "":
 		return t.kind + " " + t.id
+	case strings.HasPrefix(t.id, "arn:"):
+		return t.kind + " " + t.name
 	}
 	return fmt.Sprintf("%s %s (%s)", t.kind, t.name, t.id)
 }
@@ -201,7 +204,7 @@ func (a *Cloud) stays(ctx context.Context, levels [][]thing, l *left) error {
 
 // forgetKey removes the key that was made for the cluster, and the keys of its machines.
 func (a *Cloud) forgetKey() error {
-	err := errors.Join(removeFile(a.knownHosts()), removeFile(filepath.Join(a.dir, "machines")), removeFile(a.busy()))
+	err := errors.Join(removeFile(a.knownHosts()), removeFile(filepath.Join(a.dir, "machines")), removeFile(a.sshConfigFile()), removeFile(a.busy()))
 	if a.aws.SSH.KeyName == "" {
 		err = errors.Join(err, removeFile(a.keyFile()))
 	}

@@ -66,6 +66,9 @@ func (a *Cloud) hand(l *look) error {
 		p := config.AWSPool{Name: poolOf(i)}
 		a.surplus, a.leaving = append(a.surplus, a.node(pool{AWSPool: p}, i, jump)), append(a.leaving, ending(i))
 	}
+	if a.notes, err = a.settings(l); err != nil {
+		return explain(err)
+	}
 	if err := a.forgetHostKeys(all); err != nil {
 		return err
 	}

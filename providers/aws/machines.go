@@ -122,7 +122,7 @@ func (a *Cloud) runInstance(ctx context.Context, p pool, template, image *resour
 				in.SubnetId, in.NetworkInterfaces = nil, []ec2types.InstanceNetworkInterfaceSpecification{{DeviceIndex: sdk.Int32(0), SubnetId: &subnet.id, Groups: p.groupIDs(),
 					AssociatePublicIpAddress: sdk.Bool(true), DeleteOnTermination: sdk.Bool(true)}}
 			}
-			more := []string{}
+			more := []string{diskTag, strconv.Itoa(int(p.DiskGiB))}
 			if p.Name != bastionPart {
 				more = append(more, key, value)
 			}

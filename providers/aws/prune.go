@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -191,7 +192,14 @@ func (a *Cloud) among(ctx context.Context, ids []string, of map[string]bool) ([]
 // listed are the deletions of things.
 func listed(all [][]thing) (list []Change) {
 	for _, t := range slices.Concat(all...) {
-		list = append(list, Change{"delete", t.kind, t.name, t.id})
+		c := Change{"delete", t.kind, t.name, t.id}
+		if c.Name == "" {
+			c.Name, c.Detail = t.id, ""
+		}
+		if strings.HasPrefix(c.Detail, "arn:") { // the name is enough
+			c.Detail = ""
+		}
+		list = append(list, c)
 	}
 	return list
 }

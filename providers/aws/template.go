@@ -134,7 +134,10 @@ func (a *Cloud) architecture(ctx context.Context, instanceType string) (string, 
 }
 
 func (p pool) describe() string {
-	s := fmt.Sprintf("%s, %d GiB", p.InstanceType, p.DiskGiB)
+	s := p.InstanceType
+	if p.DiskGiB != 0 {
+		s += fmt.Sprintf(", %d GiB", p.DiskGiB)
+	}
 	if p.Image != "" {
 		s += ", " + p.Image
 	}

@@ -1,0 +1,107 @@
+package aws
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kubewright/kubewright/e2e/cloud"
+)
+
+// What the document says of machines, those that are there do not get, and it is said of each pool.
+func TestSettingsAreOfNewMachines(t *testing.T) {
+	start(t, cloud.Options{})
+	if _, err := connect(t, parse(t, "controlPlane: {count: 3}\npools: [{name: w, count: 2}, {name: x, count: 1, spot: true}]")).Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const stay, next = ", and stays so; ", " applies to new machines only: terminate those that are there, one at a time, and `kubewright up` makes others"
+	for document, want := range map[string][]string{
+		"controlPlane: {count: 3}\npools: [{name: w, count: 3}, {name: x, count: 1, spot: true, labels: {a: b}}]": nil,
+		"controlPlane: {count: 3, instanceType: m6i.large}\npools: [{name: w, count: 2, diskGiB: 50}, {name: x, count: 1}]": {
+			"control-plane-0 is t3.medium; control-plane-1 is t3.medium; control-plane-2 is t3.medium" + stay + "m6i.large, 40 GiB" + next,
+			"w-0 is 40 GiB; w-1 is 40 GiB" + stay + "t3.medium, 50 GiB" + next,
+			"x-0 is spot" + stay + "t3.medium, 40 GiB" + next},
+		"ssh: {bastion: t4g.small}\npools: [{name: w, count: 1, spot: true}]": {"w-0 is not spot" + stay + "t3.medium, 40 GiB, spot" + next, "bastion is t4g.nano" + stay + "t4g.small" + next},
+		"controlPlane: {image: ami-1}":                                        {"control-plane-0 is ami-"},
+		"controlPlane: {instanceType: m6i.large}":                             {"control-plane-0 is t3.medium" + stay + "m6i.large, 40 GiB applies to new machines only: there is but one control plane, with which the cluster would go"},
+	} {
+		a := connect(t, parse(t, document))
+		if err := a.Hosts(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Notes(); !slices.EqualFunc(got, want, strings.HasPrefix) {
+			t.Errorf("%s:\n%s\nnot\n%s", document, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+func TestSSHFindsTheWayByItself(t *testing.T) {
+	ssh, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Skip("it needs ssh")
+	}
+	start(t, cloud.Options{})
+	for jump, document := range map[string]string{
+		"ubuntu@[203.0.113.1]": "controlPlane: {count: 1}",
+		"me@gate":              "ssh: {proxyJump: me@gate, user: admin}",
+	} {
+		a := connect(t, parse(t, document))
+		if _, err := a.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		file, err := a.SSHConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := a.c.Spec.Hosts[0].SSH
+		out, err := exec.Command(ssh, "-G", "-F", file, node.Address).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"user " + node.User, "identityfile " + a.keyFile(), "userknownhostsfile " + a.knownHosts(), "stricthostkeychecking accept-new"} {
+			if !strings.Contains(string(out), "\n"+want+"\n") && !strings.HasPrefix(string(out), want+"\n") {
+				t.Errorf("no %q in %s", want, out)
+			}
+		}
+		if !strings.Contains(strings.NewReplacer("[", "", "]", "").Replace(string(out)), "\nproxyjump "+strings.NewReplacer("[", "", "]", "").Replace(jump)+"\n") {
+			t.Errorf("no %s in %s", jump, out)
+		}
+		if a.hasBastion() { // which ssh is given the same file for
+			out, err := exec.Command(ssh, "-G", "-F", file, "203.0.113.1").Output()
+			if err != nil || !strings.Contains(string(out), "identityfile "+a.keyFile()) || strings.Contains(string(out), "proxyjump") {
+				t.Errorf("the bastion: %s, %v", out, err)
+			}
+		}
+		if _, err := a.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Error("it is left")
+		}
+	}
+}
+
+func TestWhatIsDeletedHasAName(t *testing.T) {
+	start(t, cloud.Options{})
+	a := connect(t, parse(t, small))
+	if _, err := a.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	doomed, err := a.Doomed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, c := range doomed {
+		if all = append(all, c.String()); c.Name == "" || strings.Contains(c.String(), "arn:") {
+			t.Errorf("%+v", c)
+		}
+	}
+	for _, want := range []string{"delete role kubewright-prod-control-plane-eu-west-1", "delete instance-profile kubewright-prod-control-plane-eu-west-1", "delete load-balancer prod-api", "delete target-group prod-api"} {
+		if !slices.Contains(all, want) {
+			t.Errorf("no %q in %q", want, all)
+		}
+	}
+}
