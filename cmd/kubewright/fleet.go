@@ -327,9 +327,17 @@ func (o *fleetOptions) take(ctx context.Context, f *fleet, command string) (*fle
 	return f, nil
 }
 
-// hostNames completes names of the document's hosts.
+// hostNames completes names of the document's hosts, and what --only takes beside them.
 func (o *fleetOptions) hostNames(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 	if o.file != "" && o.file != "-" {
+		if c, err := o.read(); err == nil && c.Spec.Provider.Name == "aws" {
+			switch cmd.Name() {
+			case "down": // its machines go together
+				return []string{infrastructure}, cobra.ShellCompDirectiveNoFileComp
+			case "up":
+				names = append(names, infrastructure)
+			}
+		}
 		o.aws.makes = false // who only types
 		if c, err := o.document(cmd.Context()); err == nil {
 			for _, n := range c.Spec.Hosts {

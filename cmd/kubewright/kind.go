@@ -47,7 +47,7 @@ func (o *kindOptions) nameFlags(cmd *cobra.Command) {
 	o.set = f
 	f.StringVar(&o.provider, "provider", "", "where machines come from, where the document does not say: hosts (they are there), kind (containers); aws (EC2) has to be in a document")
 	f.StringVar(&o.name, "name", "", "of the cluster of containers (default: $KIND_CLUSTER_NAME, that of the document, kind)")
-	must(cmd.RegisterFlagCompletionFunc("provider", cobra.FixedCompletions([]string{"hosts", "kind"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("provider", cobra.FixedCompletions([]string{"hosts", "kind", "aws"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // flags are those of whoever makes it.

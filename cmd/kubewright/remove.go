@@ -89,15 +89,20 @@ func newDown(out func() output) *cobra.Command {
 	var kubeconfig string
 	cmd := &cobra.Command{
 		Use:   "down -f FILE",
-		Short: "End a cluster: reset all of its hosts, over SSH",
+		Short: "End a cluster: reset all of its hosts, over SSH, or delete those that were made",
 		Long: `Reset every host of the document: the cluster ends, with all of its data, and each host is
 brought back to what it was before "kubewright up", as "kubewright reset" does. A host that does not
 answer is reported; run it again when it does. The cluster's context leaves your kubeconfig.
 
 With provider kind, the containers are removed; nobody is asked. With provider aws, everything that was
 made for the cluster is deleted: its Services' load balancers first, which --only infrastructure does not ask it for.`,
-		Example: "  kubewright down -f cluster.yaml\n  kubewright down -f cluster.yaml --yes\n  kubewright down --provider kind --name ci\n  kubewright down --expired",
-		Args:    fileNotArgument,
+		Example: `  kubewright down -f cluster.yaml
+  kubewright down -f cluster.yaml --yes
+  kubewright down -f aws.yaml
+  kubewright down -f aws.yaml --only infrastructure
+  kubewright down --provider kind --name ci
+  kubewright down --expired`,
+		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if expired {
 				return o.within(cmd.Context(), func(ctx context.Context) error { return o.runExpired(ctx, kubeconfig) })
@@ -128,6 +133,7 @@ made for the cluster is deleted: its Services' load balancers first, which --onl
 	f := cmd.Flags()
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	f.StringSliceVar(&o.only, "only", nil, "reset these hosts alone, by their names in the document; infrastructure: ask the cluster for nothing, of provider aws")
+	must(cmd.RegisterFlagCompletionFunc("only", o.hostNames))
 	f.IntVar(&o.concurrency, "concurrency", 0, "hosts that are reset at a time (default: all)")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, from which the cluster is taken out (default: $KUBECONFIG, else ~/.kube/config); none: leave it as it is")
 	must(cmd.MarkFlagFilename("kubeconfig"))

@@ -38,6 +38,7 @@ lists is reported and left alone: "kubewright remove" removes.`,
   kubewright up -f cluster.yaml --bundle kubernetes.tar.zst --accept-new-host-keys
   kubewright up -f cluster.yaml --only worker-7
   kubewright up -f cluster.yaml --prepare
+  kubewright up -f aws.yaml
   kubewright up -f aws.yaml --only infrastructure
   kubewright up --provider kind --name ci --workers 2
   kubewright up -f kind.yaml --ttl 2h`,

@@ -48,6 +48,7 @@ prints, looks again, and does exactly that, or refuses.
 The exit code is 0 whether or not anything would change; "changes" in the JSON says how much.`,
 		Example: `  kubewright plan -f cluster.yaml
   kubewright plan -f cluster.yaml -o json
+  kubewright plan -f aws.yaml
   kubewright up -f cluster.yaml --plan plan.json`,
 		Args: fileNotArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.within(cmd.Context(), o.runPlan) },
