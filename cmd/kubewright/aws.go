@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
@@ -16,7 +14,6 @@ import (
 	"al.essio.dev/pkg/shellescape"
 
 	"github.com/kubewright/kubewright/config"
-	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers/aws"
@@ -253,176 +250,8 @@ func (o *fleetOptions) runInfrastructure(ctx context.Context, v *view, c *config
 	return o.done(v, r.fleetResult, "the machines of "+c.Metadata.Name+" are there")
 }
 
-// awsPlan is what would be made, changed and deleted around the hosts.
-type awsPlan struct {
-	of      bool // the document's provider is aws
-	where   string
-	notes   []string // what up would not do
-	changes []aws.Change
-	makes   bool     // more than ending machines that are too many
-	hosts   []string // whose own plan can be told
-}
-
-// planAWS tells what up would do before it comes to the hosts. With --only there is nothing of that.
-func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
-	c, err := o.read()
-	if err != nil || c.Spec.Provider.Name != "aws" {
-		return awsPlan{}, nil // of which begin tells
-	}
-	p.of = true
-	if err := o.aws.open(ctx, c); err != nil {
-		return p, misuse(err)
-	}
-	if len(o.only) == 0 {
-		if p.changes, err = o.aws.cloud.Plan(ctx); err != nil {
-			return p, err
-		}
-	}
-	err = o.aws.cloud.Hosts(ctx)
-	p.makes = slices.ContainsFunc(p.changes, func(c aws.Change) bool {
-		return !slices.ContainsFunc(o.aws.cloud.Surplus(), func(n config.Node) bool { return c.Action == "delete" && strings.HasSuffix(n.ProviderID, "/"+c.Detail) })
-	})
-	p.where, p.notes = o.aws.cloud.Where(), o.aws.cloud.Notes()
-	for _, n := range append(c.Spec.Hosts, o.aws.cloud.Surplus()...) {
-		p.hosts = append(p.hosts, n.Name)
-	}
-	o.aws.cloud = nil // the document is read again
-	return p, err
-}
-
-func printInfrastructure(w io.Writer, where string, changes []aws.Change, notes []string) {
-	fmt.Fprintln(w, "## AWS, "+where)
-	fmt.Fprintln(w)
-	sign := map[string]string{"create": "+", "change": "~", "delete": "-"}
-	for _, c := range changes {
-		fmt.Fprintf(w, "%s %s\n", sign[c.Action], strings.TrimPrefix(c.String(), c.Action+" "))
-	}
-	if len(changes) == 0 {
-		fmt.Fprintln(w, "nothing")
-	}
-	for _, note := range notes {
-		fmt.Fprintln(w, "! "+note)
-	}
-	fmt.Fprintln(w)
-}
-
-// infrastructureSummary is the last line of a plan.
-func infrastructureSummary(changes []aws.Change) string {
-	n := map[string]int{}
-	for _, c := range changes {
-		n[c.Action]++
-	}
-	return fmt.Sprintf("In AWS: %d to make, %d to change, %d to delete.", n["create"], n["change"], n["delete"])
-}
-
-// confirmDoomed says what will be deleted, and asks; before that, whether it is in the right account.
-func (o *fleetOptions) confirmDoomed(ctx context.Context, c *config.Cluster, yes bool) error {
-	if err := o.aws.open(ctx, c); err != nil {
-		return misuse(err)
-	}
-	if err := o.aws.cloud.Known(); err != nil {
-		return err
-	}
-	if yes {
-		return nil
-	}
-	doomed, err := o.aws.cloud.Doomed(ctx)
-	if err != nil || len(doomed) == 0 {
-		return err
-	}
-	printInfrastructure(os.Stderr, o.aws.cloud.Where(), doomed, nil)
-	return confirm(ctx, fmt.Sprintf("This ends the cluster %s, with all of its data, and deletes these %d things.", c.Metadata.Name, len(doomed)))
-}
-
-// downAWS ends a cluster on AWS; infrastructure alone: whatever the cluster itself has made there.
-func (o *fleetOptions) downAWS(ctx context.Context, c *config.Cluster, only, yes bool, kubeconfig string) error {
-	if len(o.only) > 0 && !only {
-		return misuse(errors.New("--only: the machines of a cluster are removed together: leave it out, or write a smaller count, and run `kubewright up`"))
-	}
-	if err := o.kind.unused(); err != nil {
-		return misuse(err)
-	}
-	o.aws.ends = true
-	defer o.aws.close()
-	if err := o.confirmDoomed(ctx, c, yes); err != nil {
-		return err
-	}
-	return o.within(ctx, func(ctx context.Context) error { return o.runDownAWS(ctx, c, only, kubeconfig) })
-}
-
-// runDownAWS deletes the machines and all that was made for them. What the cluster itself has made in the cloud goes first, where its API answers.
-func (o *fleetOptions) runDownAWS(ctx context.Context, c *config.Cluster, only bool, kubeconfig string) error {
-	begin := time.Now()
-	v := newView(o.out())
-	defer v.close()
-	defer o.aws.tell(v)()
-	o.aws.cloud.Say, o.aws.cloud.Warn = o.aws.say, o.aws.warn
-	if err := o.aws.cloud.Hosts(ctx); err != nil {
-		o.aws.warn("%v", err)
-	}
-	server := c.Spec.ControlPlane.Endpoint
-	if !only {
-		if err := o.release(ctx, v, c); err != nil {
-			return err
-		}
-	}
-	n, err := o.aws.cloud.Delete(ctx)
-	if err != nil {
-		return err
-	}
-	if kubeconfig != "none" && server != "" {
-		if err := forgetServer(ctx, kubeconfig, c.Metadata.Name, server); err != nil {
-			return err
-		}
-	}
-	words := c.Metadata.Name + " is no more in " + o.aws.cloud.Where()
-	if n == 0 {
-		words = "nothing of " + c.Metadata.Name + " was in " + o.aws.cloud.Where()
-	}
-	return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: n, Seconds: time.Since(begin).Seconds()}, words)
-}
-
-// release has the cluster take down its load balancers. Where its API does not answer, they are found by their tags; where
-// somebody else is at work on its hosts, that ends the run.
-func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) error {
-	if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Has(config.ControlPlaneRole) }) {
-		return nil
-	}
-	o.tolerant, o.whole = true, true
-	n, err := func() (int, error) {
-		f, err := o.connect(ctx, c, "down")
-		if err != nil {
-			return 0, err
-		}
-		defer f.close()
-		v.quiet = true
-		u, err := o.up(ctx, f, v)
-		v.quiet = false
-		switch {
-		case err != nil:
-			return 0, err
-		case !u.Answers(ctx):
-			return 0, errors.New("its API does not answer")
-		}
-		_, over := o.aws.waits.Begin("the cluster to take down its Services' load balancers")
-		defer over()
-		return u.Release(ctx, 5*time.Minute)
-	}()
-	switch {
-	case errors.As(err, new(*host.LockedError)):
-		return err
-	case err != nil:
-		o.aws.warn("the cluster can't take down its load balancers itself, so they are found by their tags: %v", err)
-	case n > 0:
-		o.aws.say("%d %s with a load balancer gone", n, plural("Service", n))
-	}
-	return nil
-}
-
 func sayMachines(v *view, as phases.State) func(format string, args ...any) {
 	return func(format string, args ...any) {
 		v.event(phases.Event{Time: time.Now(), Phase: "machines", State: as, Message: fmt.Sprintf(format, args...)})
 	}
 }
-
-var errPlanAWS = errors.New("machines, or what is around them, are to change: do that first, with `kubewright up --only infrastructure`, and then make a plan of what their hosts get")
