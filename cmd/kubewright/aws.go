@@ -79,7 +79,7 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 		err = o.cloud.Hosts(ctx)
 	}
 	if err != nil {
-		return cloudError{err}
+		return ofCloud(err)
 	}
 	if len(c.Spec.Hosts) == 0 {
 		return fmt.Errorf("there is no machine of %s yet: make them with `kubewright up`, or look at region and account", c.Metadata.Name)
@@ -92,6 +92,14 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 type cloudError struct{ error }
 
 func (e cloudError) Unwrap() error { return e.error }
+
+// ofCloud is an error of the document's where that names what AWS does not have, else one of the cloud's.
+func ofCloud(err error) error {
+	if err == nil || errors.As(err, new(*aws.DocumentError)) {
+		return err
+	}
+	return cloudError{err}
+}
 
 // access is how its machines are reached, who were made for us: their keys are noted when they are first seen.
 func (o *awsOptions) access(s *ssh.Options) {
@@ -238,7 +246,7 @@ func (o *fleetOptions) awsPlan(ctx context.Context) (changes []aws.Change, makes
 	}
 	if len(o.only) == 0 {
 		if changes, err = o.aws.cloud.Plan(ctx); err != nil {
-			return nil, false, false, err
+			return nil, false, false, misuse(ofCloud(err))
 		}
 	}
 	err = o.aws.cloud.Hosts(ctx)

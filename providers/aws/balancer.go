@@ -66,7 +66,7 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 			return "", nil, err
 		}
 		if have := string(b.Scheme); have != a.aws.LoadBalancer.Scheme {
-			return "", nil, fmt.Errorf("it is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
+			return "", nil, wrong("loadBalancer.scheme", "the load balancer is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
 		}
 		var lacks []string
 		for _, s := range without(b) {

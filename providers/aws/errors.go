@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sort"
 	"strings"
 	"time"
 
 	"github.com/aws/smithy-go"
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/kubewright/kubewright/config"
 )
 
 // codeOf is what AWS calls an error; empty: it is none of AWS.
@@ -132,14 +136,35 @@ func explain(err error) error {
 		next = "a quota of the account is used up: ask for more under Service Quotas in the console, or remove what is no longer needed, and run this again"
 	case code == "DependencyViolation":
 		next = "something else still uses it"
-	case code == "InvalidAMIID.NotFound", code == "InvalidAMIID.Malformed":
-		next = "images differ from region to region: name one of this region, or leave image out"
 	case code == "IdempotentParameterMismatch":
 		next = "another run has asked for the same thing with other settings a moment ago: run this again in a minute"
 	default:
 		return err
 	}
 	return &APIError{Code: code, Next: next, Err: err}
+}
+
+// DocumentError is of a document that AWS, or what is there of the cluster, does not go with. Nothing was changed.
+type DocumentError struct{ Err error }
+
+func (e *DocumentError) Error() string { return e.Err.Error() }
+func (e *DocumentError) Unwrap() error { return e.Err }
+
+// wrong is of a field below spec.provider.aws.
+func wrong(field, format string, args ...any) error {
+	return &DocumentError{fmt.Errorf("spec.provider.aws."+field+": "+format, args...)}
+}
+
+// wrongs is all that is wrong, and what else there is to tell; nil: nothing is.
+func wrongs(all *multierror.Error, other error) error {
+	if all == nil {
+		return other
+	}
+	if other != nil {
+		all = multierror.Append(all, other)
+	}
+	sort.Sort(all)
+	return &DocumentError{config.Errors(all)}
 }
 
 // APIError is an error of AWS of which is known what to do next.

@@ -73,7 +73,7 @@ func TestWhatEndsARunIsToldAndNothingIsOrphaned(t *testing.T) {
 		"unsupported": {cloud.Options{Unsupported: none}, small, []string{"no zone has room for t3.medium"}},
 		"expired":     {cloud.Options{Expire: 40}, small, []string{"have expired", "run this again"}},
 		"no type":     {cloud.Options{}, "controlPlane: {instanceType: t9.huge}", []string{"no instances of type t9.huge"}},
-		"no profile":  {cloud.Options{}, "controlPlane: {instanceProfile: misspelt}", []string{"misspelt", "another instanceProfile"}},
+		"no profile":  {cloud.Options{}, "controlPlane: {instanceProfile: misspelt}", []string{"no instance profile misspelt", "write another"}},
 		"no key":      {cloud.Options{}, "ssh: {keyName: misspelt, identityFile: /dev/null}", []string{"misspelt", "ssh.keyName"}},
 	} {
 		t.Run(name, func(t *testing.T) {

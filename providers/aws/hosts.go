@@ -77,9 +77,18 @@ func (a *Cloud) hand(l *look) error {
 
 // nodePools are those of which nodes are made, the control planes first.
 func (a *Cloud) nodePools() []pool {
-	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}}}
-	for _, p := range a.aws.Pools {
-		all = append(all, pool{AWSPool: p})
+	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}, path: "controlPlane"}}
+	for i, p := range a.aws.Pools {
+		all = append(all, pool{AWSPool: p, path: fmt.Sprintf("pools[%d]", i)})
+	}
+	return all
+}
+
+// allPools are those, and the bastion.
+func (a *Cloud) allPools() []pool {
+	all := a.nodePools()
+	if a.hasBastion() {
+		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}}, path: "ssh.bastion", public: true})
 	}
 	return all
 }

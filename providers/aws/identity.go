@@ -35,7 +35,7 @@ func (a *Cloud) key(ctx context.Context, l *look) *resource {
 		r.find = func() (string, []string, error) {
 			out, err := a.ec2.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{KeyNames: []string{n}})
 			if codeOf(err) == "InvalidKeyPair.NotFound" || err == nil && len(out.KeyPairs) == 0 {
-				err = fmt.Errorf("%s has none of this name: write another ssh.keyName, or none, and a key is made", a.region)
+				err = wrong("ssh.keyName", "%s has no key pair %s: write another, or neither keyName nor identityFile, and a key is made", a.region, n)
 			}
 			if err != nil {
 				return "", nil, err

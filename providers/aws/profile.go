@@ -41,10 +41,11 @@ func (a *Cloud) place() place {
 
 // profile is what lets control planes call AWS (workers have no need to): an instance profile, with a role of the same name. It says by the digest in a
 // tag that its role has the policy it should, so that a look at it is enough.
-func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resource {
-	if there != "" {
-		return a.givenProfile(ctx, there)
+func (a *Cloud) profile(ctx context.Context, l *look, p pool) *resource {
+	if p.InstanceProfile != "" {
+		return a.givenProfile(ctx, p)
 	}
+	part := p.Name
 	name, policy := a.profileName(), controlPlanePolicy(a.place(), a.c.Spec.Addons.EBSCSI).JSON()
 	digest := token(policy)[:16]
 	role := a.role(ctx, part, name, policy, func() bool { _, err := l.profile(); return err == nil })
@@ -121,12 +122,13 @@ func (a *Cloud) ownRole(ctx context.Context, name string, full error) error {
 }
 
 // givenProfile is one that is there. It is looked at, as EC2 can't tell one that is misspelt from one that it does not know of yet.
-func (a *Cloud) givenProfile(ctx context.Context, name string) *resource {
+func (a *Cloud) givenProfile(ctx context.Context, p pool) *resource {
+	name := p.InstanceProfile
 	r := &resource{kind: "instance-profile", name: name}
 	r.find = func() (string, []string, error) {
 		_, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &name})
 		if codeOf(err) == "NoSuchEntity" {
-			return "", nil, fmt.Errorf("the account %s has none of this name: write another instanceProfile, or none", a.account)
+			return "", nil, wrong(p.path+".instanceProfile", "the account %s has no instance profile %s: write another, or none", a.account, name)
 		}
 		return name, nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -73,64 +72,98 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 // canonical is the account of Ubuntu's images, by partition.
 var canonical = map[string]string{"aws": "099720109477", "aws-cn": "837727238323", "aws-us-gov": "513442679011"}
 
+// canonicalIn is that account for a region, or empty: images are asked for before AWS has said which partition the account is in.
+func canonicalIn(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return canonical["aws-cn"]
+	case strings.HasPrefix(region, "us-gov-"):
+		return canonical["aws-us-gov"]
+	case strings.Contains(region, "-iso"), strings.HasPrefix(region, "eusc-"):
+		return ""
+	}
+	return canonical["aws"]
+}
+
 // image is what a pool's new machines boot: that of the document, or the newest of Ubuntu's for their architecture. Its
 // value is the name of its root device.
-func (a *Cloud) image(ctx context.Context, p pool) *resource {
+func (a *Cloud) image(ctx context.Context, l *look, p pool) *resource {
 	r := &resource{name: "image of " + p.Name}
 	r.find = func() (string, []string, error) {
-		in := &ec2.DescribeImagesInput{ImageIds: []string{p.Image}}
-		if p.Image == "" {
-			arch, err := a.architecture(ctx, p.InstanceType)
-			if err != nil {
-				return "", nil, err
-			}
-			owner := canonical[a.partition]
-			if owner == "" {
-				return "", nil, fmt.Errorf("Canonical publishes no image in %s: name one under image", a.region)
-			}
-			name := map[string]string{"arm64": "arm64", "x86_64": "amd64"}[arch]
-			in = &ec2.DescribeImagesInput{Owners: []string{owner}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
-				filter("architecture", arch), filter("state", "available")}}
-		}
-		all, err := pages(func(next *string) ([]ec2types.Image, *string, error) {
-			in.NextToken = next
-			out, err := a.ec2.DescribeImages(ctx, in)
-			if err != nil {
-				return nil, nil, err
-			}
-			return out.Images, out.NextToken, nil
-		})
+		arch, err := a.architecture(l, p)
 		if err != nil {
 			return "", nil, err
 		}
-		if len(all) == 0 {
-			return "", nil, fmt.Errorf("there is none of Ubuntu 24.04 in %s: name one under image", a.region)
+		var image ec2types.Image
+		if p.Image != "" {
+			image, err = a.givenImage(ctx, p, arch)
+		} else {
+			image, err = a.ubuntu(l, p, arch)
 		}
-		newest := slices.MaxFunc(all, func(x, y ec2types.Image) int {
-			return strings.Compare(sdk.ToString(x.CreationDate), sdk.ToString(y.CreationDate))
-		})
-		r.value = cmp.Or(sdk.ToString(newest.RootDeviceName), "/dev/sda1")
-		return *newest.ImageId, nil, nil
+		if err != nil {
+			return "", nil, err
+		}
+		r.value = cmp.Or(sdk.ToString(image.RootDeviceName), "/dev/sda1")
+		return *image.ImageId, nil, nil
 	}
 	return r
 }
 
-func (a *Cloud) architecture(ctx context.Context, instanceType string) (string, error) {
-	out, err := a.ec2.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []ec2types.InstanceType{ec2types.InstanceType(instanceType)}})
-	if codeOf(err) == "InvalidInstanceType" || err == nil && len(out.InstanceTypes) == 0 {
-		return "", fmt.Errorf("%s has no instances of type %s: choose another instanceType", a.region, instanceType)
+// ubuntu is the newest image of Canonical's.
+func (a *Cloud) ubuntu(l *look, p pool, arch ec2types.ArchitectureValues) (newest ec2types.Image, err error) {
+	all, err := l.ubuntu()
+	for _, i := range all {
+		if i.Architecture == arch && sdk.ToString(i.CreationDate) > sdk.ToString(newest.CreationDate) {
+			newest = i
+		}
 	}
+	if err == nil && newest.ImageId == nil {
+		err = wrong(p.path+".image", "there is no Ubuntu 24.04 of Canonical's in %s: name an image", a.region)
+	}
+	return newest, err
+}
+
+// givenImage is one that the document names.
+func (a *Cloud) givenImage(ctx context.Context, p pool, arch ec2types.ArchitectureValues) (none ec2types.Image, err error) {
+	out, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{p.Image}})
+	switch code := codeOf(err); {
+	case strings.HasPrefix(code, "InvalidAMIID."), err == nil && len(out.Images) == 0:
+		return none, wrong(p.path+".image", "%s is not in %s, or not for this account: images differ from region to region: name one of this region, or leave image out", p.Image, a.region)
+	case err != nil:
+		return none, err
+	}
+	i := out.Images[0]
+	switch {
+	case i.State != ec2types.ImageStateAvailable:
+		return none, wrong(p.path+".image", "%s is %s: name another, or leave image out", p.Image, i.State)
+	case i.Architecture != arch:
+		return none, wrong(p.path+".image", "%s is for %s, and %s is %s: name an image for that, or choose another instanceType", p.Image, i.Architecture, p.InstanceType, arch)
+	}
+	return i, nil
+}
+
+// architecture is that of a pool's machines.
+func (a *Cloud) architecture(l *look, p pool) (ec2types.ArchitectureValues, error) {
+	field := p.path + ".instanceType"
+	if p.Name == bastionPart {
+		field = p.path
+	}
+	all, err := l.types()
 	if err != nil {
 		return "", err
 	}
-	if i := out.InstanceTypes[0].ProcessorInfo; i != nil {
-		for _, arch := range i.SupportedArchitectures {
+	for _, t := range all {
+		if string(t.InstanceType) != p.InstanceType || t.ProcessorInfo == nil {
+			continue
+		}
+		for _, arch := range t.ProcessorInfo.SupportedArchitectures {
 			if arch == ec2types.ArchitectureTypeArm64 || arch == ec2types.ArchitectureTypeX8664 {
-				return string(arch), nil
+				return ec2types.ArchitectureValues(arch), nil
 			}
 		}
+		return "", wrong(field, "%s is neither x86_64 nor arm64: choose another", p.InstanceType)
 	}
-	return "", fmt.Errorf("%s is neither x86_64 nor arm64: choose another instanceType", instanceType)
+	return "", wrong(field, "%s has no instances of type %s: choose another", a.region, p.InstanceType)
 }
 
 func (p pool) describe() string {

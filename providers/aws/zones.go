@@ -44,7 +44,7 @@ func (a *Cloud) chooseZones(l *look) ([]string, error) {
 	slices.Sort(names)
 	for _, z := range named {
 		if !slices.Contains(names, z) {
-			return nil, fmt.Errorf("AWS: network.zones: %s is none of %s, or has neither NAT gateways nor network load balancers: choose among %s", z, a.region, strings.Join(names, ", "))
+			return nil, wrong("network.zones", "%s is none of %s, or has neither NAT gateways nor network load balancers: choose among %s", z, a.region, strings.Join(names, ", "))
 		}
 	}
 	switch {
@@ -79,12 +79,12 @@ func unchanged(l *look, cidr string, ranges map[string]string) error {
 		return explain(err)
 	}
 	if vpc != nil && sdk.ToString(vpc.CidrBlock) != cidr {
-		return fmt.Errorf("AWS: the VPC of the cluster is %s, and not %s: %s", sdk.ToString(vpc.CidrBlock), cidr, fixed)
+		return wrong("network.cidr", "the VPC of the cluster is %s, and not %s: %s", sdk.ToString(vpc.CidrBlock), cidr, fixed)
 	}
 	all, err := l.subnets()
 	for _, s := range all {
 		if name := tagOf(s.Tags, partTag); ranges[name] != sdk.ToString(s.CidrBlock) {
-			return fmt.Errorf("AWS: the cluster has a subnet %s, %s, for which the document has no place any more: %s", name, sdk.ToString(s.CidrBlock), fixed)
+			return wrong("network", "the cluster has a subnet %s, %s, for which the document has no place any more: %s", name, sdk.ToString(s.CidrBlock), fixed)
 		}
 	}
 	return explain(err)
