@@ -163,7 +163,7 @@ func fileNotArgument(cmd *cobra.Command, args []string) error {
 
 // document is the one that was named, for hosts that are there.
 func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
-	if err := phases.CheckSkip(o.phases, o.skip); err != nil {
+	if err := config.Errors(multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore))); err != nil {
 		return nil, err
 	}
 	c, err := o.read()
