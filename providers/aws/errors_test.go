@@ -214,7 +214,7 @@ func TestThrottlingIsNoQuota(t *testing.T) {
 }
 
 func TestAProfileThatHasAnotherRoleIsLeftAlone(t *testing.T) {
-	start(t, whims())
+	s := start(t, whims())
 	a := connect(t, parse(t, small))
 	name, other := a.profileName(), "others"
 	if _, err := a.Create(t.Context()); err != nil {
@@ -232,8 +232,11 @@ func TestAProfileThatHasAnotherRoleIsLeftAlone(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := connect(t, parse(t, small)).Create(t.Context())
+	_, err := connect(t, parse(t, strings.Replace(small, "count: 2", "count: 3", 1))).Create(t.Context())
 	wants(t, err, "the role others", "aws iam remove-role-from-instance-profile --instance-profile-name "+name)
+	if n := count(s, "instance"); n != 6 {
+		t.Errorf("it has made a machine before: there are %d", n)
+	}
 }
 
 func TestOneThatHasGoneHidesNoOthers(t *testing.T) {

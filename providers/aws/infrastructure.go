@@ -17,14 +17,11 @@ import (
 
 // infrastructure are all resources that nothing else needs; what they need comes with them.
 func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *network, error) {
-	w, err := a.network(ctx, l)
-	if err != nil {
-		if e := a.known(); e != nil { // which says more
-			err = e
-		}
+	if err := a.refusals(ctx, l); err != nil {
 		return nil, nil, err
 	}
-	if err := a.known(); err != nil {
+	w, err := a.network(ctx, l)
+	if err != nil {
 		return nil, nil, err
 	}
 	groups, roots := a.groups(l, w)
@@ -92,6 +89,9 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 // there, is one error.
 func (a *Cloud) planned(ctx context.Context, l *look) ([]*resource, *network, []Change, error) {
 	a.ahead(l)
+	if err := a.known(); err != nil {
+		return nil, nil, nil, err
+	}
 	w := &walk{plan: true}
 	roots, net, err := a.infrastructure(ctx, l)
 	if d := (*DocumentError)(nil); errors.As(err, &d) {

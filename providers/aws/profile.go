@@ -64,6 +64,9 @@ func (a *Cloud) profile(ctx context.Context, l *look, p pool) *resource {
 		}
 		var lacks []string
 		if !hasRole(p, name) {
+			if len(p.Roles) > 0 {
+				return "", nil, strangeRole(p)
+			}
 			lacks = append(lacks, "role")
 		}
 		if len(lacks) > 0 || iamTag(p.Tags, digestTag) != digest {
@@ -116,7 +119,11 @@ func (a *Cloud) ownRole(ctx context.Context, name string, full error) error {
 	case hasRole(out.InstanceProfile, name):
 		return nil
 	}
-	other := sdk.ToString(out.InstanceProfile.Roles[0].RoleName)
+	return strangeRole(out.InstanceProfile)
+}
+
+func strangeRole(p *iamtypes.InstanceProfile) error {
+	name, other := sdk.ToString(p.InstanceProfileName), sdk.ToString(p.Roles[0].RoleName)
 	return fmt.Errorf("somebody has given it the role %s, and it takes but one: take that out with `aws iam remove-role-from-instance-profile --instance-profile-name %s --role-name %s`, "+
 		"and run this again; or name a profile of your own under controlPlane.instanceProfile", other, name, other)
 }
