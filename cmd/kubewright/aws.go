@@ -46,7 +46,7 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 		}
 	}
 	if o.cloud, err = aws.New(ctx, c); err != nil {
-		return err
+		return ofCloud(err)
 	}
 	if o.say != nil {
 		o.cloud.Say = o.say
@@ -58,7 +58,7 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 	if (o.makes || o.ends) && o.unlock == nil {
 		o.unlock, err = o.cloud.Lock(command)
 	}
-	return err
+	return ofCloud(err)
 }
 
 func (o *awsOptions) close() {
@@ -88,7 +88,7 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 	return nil
 }
 
-// cloudError is none of the document's, wherever it comes up: see [misuse].
+// cloudError is none of the document's, wherever it comes up: see [misuse]. So are credentials that are lacking, or are not taken.
 type cloudError struct{ error }
 
 func (e cloudError) Unwrap() error { return e.error }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/kubewright/kubewright/config"
@@ -106,6 +108,18 @@ func elsewhere(err error) bool {
 	return false
 }
 
+// noHost tells of a name that nobody knows: that of a region's service, if the region is misspelt.
+func noHost(err error) bool {
+	var e *net.DNSError
+	return errors.As(err, &e) && e.IsNotFound
+}
+
+func hostOf(err error) string {
+	var e *net.DNSError
+	errors.As(err, &e)
+	return e.Name
+}
+
 // throttling is that of all services: two of its codes look like quotas.
 func throttling(code string) bool {
 	switch code {
@@ -119,7 +133,10 @@ func throttling(code string) bool {
 func explain(err error) error {
 	code := codeOf(err)
 	next := ""
+	var unsent *smithyhttp.RequestSendError
 	switch {
+	case code == "" && errors.As(err, &unsent) && !errors.Is(err, context.Canceled):
+		return fmt.Errorf("AWS is not reached: %w: look at the network, and at HTTPS_PROXY and AWS_ENDPOINT_URL where they are set", unsent.Err)
 	case err == nil, code == "":
 		return err
 	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
@@ -139,7 +156,11 @@ func explain(err error) error {
 	case code == "IdempotentParameterMismatch":
 		next = "another run has asked for the same thing with other settings a moment ago: run this again in a minute"
 	default:
-		return err
+		of, bare := err.(*smithy.OperationError)
+		if !bare { // we have said more
+			return err
+		}
+		next = fmt.Sprintf("so %s answers %s", of.Service(), of.Operation())
 	}
 	return &APIError{Code: code, Next: next, Err: err}
 }

@@ -1,6 +1,8 @@
 package aws
 
 import (
+	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
 	"github.com/kubewright/kubewright/config"
@@ -210,6 +213,25 @@ func TestThrottlingIsNoQuota(t *testing.T) {
 		"MaxSpotInstanceCountExceeded": "Service Quotas", "VcpuLimitExceeded": "Service Quotas", "TooManyLoadBalancers": "Service Quotas", "LimitExceeded": "Service Quotas",
 	} {
 		wants(t, explain(&smithy.GenericAPIError{Code: code, Message: "no"}), code, want)
+	}
+}
+
+// Where AWS is not reached, or says what nobody has foreseen, the SDK's own words about attempts and requests are left out.
+func TestErrorsOfTheSDKAreReadable(t *testing.T) {
+	wants(t, explain(&smithy.OperationError{ServiceID: "EC2", OperationName: "DescribeVpcs", Err: &smithy.GenericAPIError{Code: "Odd", Message: "never heard of"}}), "Odd: never heard of: so EC2 answers DescribeVpcs")
+	wants(t, explain(fmt.Errorf("no zone has room: %w", &smithy.GenericAPIError{Code: "InsufficientInstanceCapacity", Message: "full"})), "no zone has room")
+	start(t, cloud.Options{})
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	a := connect(t, parse(t, small))
+	_, err := a.sts.GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}, func(o *sts.Options) { o.Retryer = sdk.NopRetryer{} })
+	if err = explain(err); strings.Contains(err.Error(), "RequestID") || strings.Contains(err.Error(), "operation error") {
+		t.Error(err)
+	}
+	wants(t, err, "AWS is not reached: ", "connection refused", "AWS_ENDPOINT_URL")
+	unknown := &smithy.OperationError{Err: &net.OpError{Op: "dial", Err: &net.DNSError{Name: "sts.eu-wst-1.amazonaws.com", IsNotFound: true}}}
+	if r := retryer(noHost); !noHost(unknown) || r.IsErrorRetryable(unknown) || !r.IsErrorRetryable(&smithy.GenericAPIError{Code: "Throttling"}) || noHost(err) {
+		t.Error("a misspelt region is tried again, or what should be is not")
 	}
 }
 
