@@ -109,6 +109,14 @@ func (o *awsOptions) access(s *ssh.Options) {
 	}
 }
 
+// lead says, before machines are waited for that do not answer, from where alone they could.
+func (o *awsOptions) lead(machines []*phases.Machine) {
+	silent := func(m *phases.Machine) bool { return errors.As(m.Err, new(*host.UnreachableError)) }
+	if why := o.cloud.Inside(); o.say != nil && why != "" && slices.ContainsFunc(machines, silent) {
+		o.say("%s", why)
+	}
+}
+
 // surplus are the names of machines that are to leave the cluster.
 func (o *awsOptions) surplus() (names []string) {
 	if o.cloud != nil {

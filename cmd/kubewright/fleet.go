@@ -290,6 +290,9 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		return nil, misuse(err)
 	}
 	machines := providers.Hosts(ctx, c, client)
+	if c.Spec.Provider.Name == "aws" {
+		o.aws.lead(machines)
+	}
 	if command == "up" && c.Spec.Provider.Name == "aws" {
 		providers.Await(ctx, client, o.aws.booting(machines), boots)
 	}

@@ -71,10 +71,7 @@ type Cloud struct {
 // New takes a document whose provider is aws, completes that part of it, and finds credentials and region as every tool of AWS does:
 // environment, profile, metadata service; also AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_EC2...
 func New(ctx context.Context, c *config.Cluster) (*Cloud, error) {
-	c.Spec.Provider.AWS.Default()
-	if c.Spec.Addons.CloudController.Name == "" {
-		c.Spec.Addons.CloudController.Name = "aws"
-	}
+	c.DefaultAWS()
 	if err := c.ValidateAWS(); err != nil {
 		return nil, &DocumentError{err}
 	}
@@ -126,7 +123,7 @@ func retryer(final func(error) bool) sdk.Retryer {
 func (a *Cloud) identify(ctx context.Context) error {
 	out, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if noHost(err) {
-		return fmt.Errorf("AWS: %s has no address: write the region right, which is %s by spec.provider.aws.region, AWS_REGION or your profile, if that is not what it is called; else look at the network", hostOf(err), a.region)
+		return fmt.Errorf("AWS: %s has no address: is the region called %s (spec.provider.aws.region, AWS_REGION, or your profile)? Else look at the network", hostOf(err), a.region)
 	}
 	if err != nil {
 		return fmt.Errorf("AWS: region %s: %w", a.region, explain(err))

@@ -156,6 +156,18 @@ func (a *Cloud) Where() string {
 	return "account " + a.account + ", " + a.region
 }
 
+// Inside tells whoever does not get to the nodes that only the VPC does; empty: it is not so.
+func (a *Cloud) Inside() string {
+	if !slices.ContainsFunc(a.c.Spec.Hosts, func(n config.Node) bool { return n.SSH.ProxyJump == "" && n.SSH.Address == n.Address }) {
+		return ""
+	}
+	how := "write ssh.bastion: t4g.nano"
+	if !a.aws.Network.Own() {
+		how = "with network.vpc a bastion is made only where the document asks for one: write ssh.bastion: t4g.nano, and network.publicSubnets for it"
+	}
+	return "the nodes have no public addresses, and there is neither a bastion nor ssh.proxyJump: they are reached from inside the VPC alone, or by a VPN; else " + how + ", and run this again"
+}
+
 // Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.
 func (a *Cloud) Identity() string   { return a.keyFile() }
 func (a *Cloud) KnownHosts() string { return a.knownHosts() }
