@@ -23,7 +23,9 @@ func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfi
 	all = multierror.Append(all, err)
 	if o.bundle == "" {
 		_, err = o.artifactOptions.named()
-	} else if l, e := o.readLock(ctx, o.bundle); e != nil {
+	} else if l, e := o.readLock(ctx, o.bundle); e != nil && isURL(o.bundle) && !errors.As(e, new(usageError)) {
+		return fmt.Errorf("--bundle: %w", e) // nobody's mistake: who serves it does not answer
+	} else if e != nil {
 		err = fmt.Errorf("--bundle: %w", e)
 	} else {
 		err = o.held(l)
