@@ -155,30 +155,7 @@ func (a *Cloud) look(ctx context.Context) *look {
 		}
 		return out.AvailabilityZones, nil, nil
 	})
-	l.types = once(func(next *string) ([]ec2types.InstanceTypeInfo, *string, error) {
-		var names []string
-		for _, p := range a.allPools() {
-			names = append(names, p.InstanceType)
-		}
-		// By a filter: of a name that it does not know AWS would answer with an error, and with nothing else.
-		out, err := a.ec2.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{Filters: []ec2types.Filter{filter("instance-type", unique(names)...)}, NextToken: next})
-		if err != nil {
-			return nil, nil, err
-		}
-		return out.InstanceTypes, out.NextToken, nil
-	})
-	l.ubuntu = once(func(next *string) ([]ec2types.Image, *string, error) {
-		owner := canonicalIn(a.region)
-		if owner == "" {
-			return nil, nil, nil
-		}
-		out, err := a.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{owner}, NextToken: next,
-			Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-*-server-*"), filter("state", "available")}})
-		if err != nil {
-			return nil, nil, err
-		}
-		return out.Images, out.NextToken, nil
-	})
+	a.lookAtImages(ctx, l)
 	a.lookAtBalancer(ctx, l)
 	l.profile = sync.OnceValues(func() (*iam.GetInstanceProfileOutput, error) {
 		return a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: sdk.String(a.profileName())})
