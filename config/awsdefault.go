@@ -22,6 +22,12 @@ func (n AWSNetwork) Own() bool { return n.VPC == "" }
 // Private tells that nodes are in subnets of their own, without public addresses.
 func (n AWSNetwork) Private() bool { return n.Own() && n.NAT != "none" }
 
+// DefaultAWS fills what a document of provider aws leaves open, before [Cluster.Default] fills the rest.
+func (c *Cluster) DefaultAWS() {
+	c.Spec.Provider.AWS.Default()
+	set(&c.Spec.Addons.CloudController.Name, "aws")
+}
+
 // Default fills what the document leaves open, but for what only the region knows: zones and images.
 func (p *AWSProvider) Default() {
 	n := &p.Network
@@ -59,8 +65,10 @@ const (
 )
 
 var (
-	awsID   = map[string]*regexp.Regexp{"vpc": regexp.MustCompile(`^vpc-[0-9a-f]+$`), "subnet": regexp.MustCompile(`^subnet-[0-9a-f]+$`), "ami": regexp.MustCompile(`^ami-[0-9a-f]+$`)}
-	account = regexp.MustCompile(`^[0-9]{12}$`)
+	awsID = map[string]*regexp.Regexp{"vpc": regexp.MustCompile(`^vpc-[0-9a-f]+$`), "subnet": regexp.MustCompile(`^subnet-[0-9a-f]+$`), "ami": regexp.MustCompile(`^ami-[0-9a-f]+$`)}
+	// reserved are tags that have a meaning for us, or for AWS, which knows that one in any case.
+	reserved = regexp.MustCompile(`^(Name$|kubewright\.dev/|kubernetes\.io/cluster/|kubernetes\.io/role/(internal-)?elb$|(?i:aws):)`)
+	account  = regexp.MustCompile(`^[0-9]{12}$`)
 )
 
 // ValidateAWS looks at the part of a document that machines in EC2 are made of, with its defaults. What was made of one that passes may be ended with it.
@@ -80,8 +88,8 @@ func (c *Cluster) validateAWS() *problems {
 		p.add(path+".account", "%q: write the twelve digits of the account", a.Account)
 	}
 	for k := range a.Tags {
-		if strings.HasPrefix(k, "aws:") || strings.HasPrefix(k, "kubewright.dev/") || strings.HasPrefix(k, "kubernetes.io/cluster/") || k == "Name" {
-			p.add(path+".tags."+k, "is not yours to set: choose another")
+		if reserved.MatchString(k) {
+			p.add(path+".tags."+k, "is not yours to set: Name, kubewright.dev/..., kubernetes.io/cluster/... and kubernetes.io/role/elb and internal-elb are ours, and aws:... is AWS's own: choose another")
 		}
 	}
 	p.awsNetwork(path+".network", a.Network, c.Spec)
@@ -140,12 +148,13 @@ func (c *Cluster) ForeseeAWS() error {
 	if err != nil {
 		return err
 	}
+	later.DefaultAWS()
 	a := &later.Spec.Provider.AWS
-	a.Default()
 	p := later.validateAWS()
 	if cidr, err := netip.ParsePrefix(a.Network.CIDR); err == nil && cidr.Bits() > awsSmallest && cidr.Bits() <= awsDivided {
 		p.awsRange(a.Network.CIDR)
 	}
+	p.routed(*a, later.Spec.Network.CNI)
 	for i, pool := range a.Pools {
 		p.marks(fmt.Sprintf("spec.provider.aws.pools[%d]", i), pool.Labels, pool.Taints)
 	}
@@ -160,9 +169,25 @@ func (c *Cluster) ForeseeAWS() error {
 		later.Spec.Hosts = append(later.Spec.Hosts, Node{Name: fmt.Sprint("machine-", i)})
 	}
 	later.Spec.ControlPlane.Endpoint = "load-balancer.invalid"
-	set(&later.Spec.Addons.CloudController.Name, "aws")
 	later.Default(Versions{})
 	return later.Validate()
+}
+
+// routed refuses pod networks without encapsulation over several subnets: what is between those knows no pod's address.
+func (p *problems) routed(a AWSProvider, n CNI) {
+	field, value := "flannel.backend", n.Flannel.Backend
+	if n.Name == "calico" {
+		field, value = "calico.encapsulation", n.Calico.Encapsulation
+	}
+	if value != "host-gw" && value != "none" {
+		return
+	}
+	switch {
+	case a.Network.Own() && len(a.Network.Zones) != 1:
+		p.add("spec.network.cni."+field, "%s works within one subnet, as AWS's routers know no addresses of pods, and there is one in each zone: write vxlan, or a single zone under spec.provider.aws.network.zones", value)
+	case len(a.Network.Subnets) > 1:
+		p.add("spec.network.cni."+field, "%s works within one subnet, as AWS's routers know no addresses of pods, and nodes are to be in %d: write vxlan, or name one under spec.provider.aws.network.subnets", value, len(a.Network.Subnets))
+	}
 }
 
 func (p *problems) awsMachines(path string, m AWSMachines) {

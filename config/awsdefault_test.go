@@ -33,9 +33,11 @@ func TestDefaultsOfAWS(t *testing.T) {
 
 func TestWhatIsWrongWithAWS(t *testing.T) {
 	for aws, want := range map[string]string{
-		"{controlPlane: {count: 4}}":                                                "controlPlane.count: 4",
-		"{account: '12'}":                                                           "account: \"12\": write the twelve digits",
-		"{tags: {Name: a}}":                                                         "tags.Name: is not yours to set",
+		"{controlPlane: {count: 4}}": "controlPlane.count: 4",
+		"{account: '12'}":            "account: \"12\": write the twelve digits",
+		"{tags: {Name: a}}":          "tags.Name: is not yours to set", "{tags: {kubewright.dev/part: a}}": "tags.kubewright.dev/part: is not", "{tags: {kubernetes.io/cluster/b: owned}}": "tags.kubernetes.io/cluster/b: is not", "{tags: {AWS:x: a}}": "tags.AWS:x: is not",
+		"{tags: {kubernetes.io/role/elb: '1'}}":                                     "tags.kubernetes.io/role/elb: is not",
+		"{tags: {aws:x: a}}":                                                        "tags.aws:x: is not yours to set",
 		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
 		"{network: {cidr: 10.0.0.0/21}}":                                            "of /16 to /20",
 		"{network: {cidr: 10.244.0.0/16}}":                                          "overlap",
@@ -83,11 +85,16 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 
 func TestTheRestOfADocumentIsLookedAtBeforeMachinesAreMade(t *testing.T) {
 	for spec, want := range map[string]string{
-		"{provider: {name: aws, aws: {pools: [{name: w, count: 2}]}}}":                                     "",
-		"{kubernetesVersion: v1.36.9, provider: {name: aws}, network: {cni: {name: calico}}}":              "", // of a bundle, say
-		"{provider: {name: aws}, network: {cni: {name: clico}}}":                                           "spec.network.cni.name: \"clico\"",
-		"{provider: {name: aws}, addons: {ingress: none-such}}":                                            "spec.addons.ingress",
-		"{provider: {name: aws, aws: {pools: [{name: w, count: 9}]}}, network: {podCIDR: 192.168.0.0/21}}": "has room for 8 of 10 hosts",
+		"{provider: {name: aws, aws: {pools: [{name: w, count: 2}]}}}":                                                                           "",
+		"{kubernetesVersion: v1.36.9, provider: {name: aws}, network: {cni: {name: calico}}}":                                                    "", // of a bundle, say
+		"{provider: {name: aws}, network: {cni: {name: clico}}}":                                                                                 "spec.network.cni.name: \"clico\"",
+		"{provider: {name: aws}, network: {cni: {flannel: {backend: host-gw}}}}":                                                                 "spec.network.cni.flannel.backend: host-gw works within one subnet",
+		"{provider: {name: aws}, network: {cni: {name: calico, calico: {encapsulation: none}}}}":                                                 "spec.network.cni.calico.encapsulation: none works within one subnet",
+		"{provider: {name: aws, aws: {network: {zones: [eu-west-1a]}}}, network: {cni: {flannel: {backend: host-gw}}}}":                          "",
+		"{provider: {name: aws, aws: {network: {vpc: vpc-0a, subnets: [subnet-0a, subnet-0b]}}}, network: {cni: {flannel: {backend: host-gw}}}}": "nodes are to be in 2: write vxlan",
+		"{provider: {name: aws, aws: {network: {vpc: vpc-0a, subnets: [subnet-0a]}}}, network: {cni: {flannel: {backend: host-gw}}}}":            "",
+		"{provider: {name: aws}, addons: {ingress: none-such}}":                                                                                  "spec.addons.ingress",
+		"{provider: {name: aws, aws: {pools: [{name: w, count: 9}]}}, network: {podCIDR: 192.168.0.0/21}}":                                       "has room for 8 of 10 hosts",
 	} {
 		c, err := Parse([]byte("apiVersion: kubewright.dev/v1alpha1\nkind: Cluster\nmetadata: {name: prod}\nspec: " + spec + "\n"))
 		if err == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -14,6 +15,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/host/ssh"
 	"github.com/kubewright/kubewright/phases"
 	"github.com/kubewright/kubewright/providers/aws"
@@ -50,7 +52,7 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 		}
 	}
 	if o.cloud, err = aws.New(ctx, c, &o.waits); err != nil {
-		return err
+		return ofCloud(err)
 	}
 	if o.say != nil {
 		o.cloud.Say, o.cloud.Warn = o.say, o.warn
@@ -62,7 +64,7 @@ func (o *awsOptions) open(ctx context.Context, c *config.Cluster) (err error) {
 	if (o.makes || o.ends) && o.unlock == nil {
 		o.unlock, err = o.cloud.Lock(command)
 	}
-	return err
+	return ofCloud(err)
 }
 
 // tell has a person read what happens, and what is waited for, until it is called off.
@@ -106,7 +108,7 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 		err = o.cloud.Hosts(ctx)
 	}
 	if err != nil {
-		return cloudError{err}
+		return ofCloud(err)
 	}
 	if len(c.Spec.Hosts) == 0 {
 		return fmt.Errorf("there is no machine of %s yet: make them with `kubewright up`, or look at region and account", c.Metadata.Name)
@@ -115,16 +117,32 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 	return nil
 }
 
-// cloudError is none of the document's, wherever it comes up: see [misuse].
+// cloudError is none of the document's, wherever it comes up: see [misuse]. So are credentials that are lacking, or are not taken.
 type cloudError struct{ error }
 
 func (e cloudError) Unwrap() error { return e.error }
+
+// ofCloud is an error of the document's where that names what AWS does not have, else one of the cloud's.
+func ofCloud(err error) error {
+	if err == nil || errors.As(err, new(*aws.DocumentError)) {
+		return err
+	}
+	return cloudError{err}
+}
 
 // access is how its machines are reached, who were made for us: their keys are noted when they are first seen.
 func (o *awsOptions) access(s *ssh.Options) {
 	s.Identities = append(s.Identities, o.cloud.Identity()) // of the bastion, too
 	if len(s.KnownHosts) == 0 {
 		s.KnownHosts, s.AcceptNew = []string{o.cloud.KnownHosts()}, true
+	}
+}
+
+// lead says, before machines are waited for that do not answer, from where alone they could.
+func (o *awsOptions) lead(machines []*phases.Machine) {
+	silent := func(m *phases.Machine) bool { return errors.As(m.Err, new(*host.UnreachableError)) }
+	if why := o.cloud.Inside(); o.warn != nil && why != "" && slices.ContainsFunc(machines, silent) {
+		o.warn("%s", why)
 	}
 }
 

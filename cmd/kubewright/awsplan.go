@@ -34,7 +34,7 @@ func (o *fleetOptions) planAWS(ctx context.Context) (p awsPlan, err error) {
 	}
 	if len(o.only) == 0 {
 		if p.changes, err = o.aws.cloud.Plan(ctx); err != nil {
-			return p, err
+			return p, misuse(ofCloud(err))
 		}
 	}
 	err = o.aws.cloud.Hosts(ctx)

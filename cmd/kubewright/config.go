@@ -89,6 +89,12 @@ func load(file string, v config.Versions, named bool) (*config.Cluster, error) {
 			return nil, in(file, err)
 		}
 	}
+	if c.Spec.Provider.Name == "aws" {
+		if err := c.ForeseeAWS(); err != nil {
+			return nil, in(file, err)
+		}
+		c.DefaultAWS()
+	}
 	c.Default(v)
 	err := c.Validate()
 	if err != nil && theirs {

@@ -163,7 +163,7 @@ func fileNotArgument(cmd *cobra.Command, args []string) error {
 
 // document is the one that was named, for hosts that are there.
 func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
-	if err := phases.CheckSkip(o.phases, o.skip); err != nil {
+	if err := config.Errors(multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore))); err != nil {
 		return nil, err
 	}
 	c, err := o.read()
@@ -290,6 +290,9 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 		return nil, misuse(err)
 	}
 	machines := providers.Hosts(ctx, c, client)
+	if c.Spec.Provider.Name == "aws" {
+		o.aws.lead(machines)
+	}
 	if command == "up" && c.Spec.Provider.Name == "aws" && o.aws.makes {
 		providers.Await(ctx, client, o.aws.booting(machines), boots, &o.aws.waits)
 	}

@@ -80,6 +80,10 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		return misuse(fmt.Errorf("--only %s: --plan and --prepare are of the hosts: leave them out, or leave out --only", infrastructure))
 	} else if only {
 		return o.runInfrastructure(ctx, v, c, begin)
+	} else if c != nil {
+		if err := o.foresee(ctx, c, kubeconfig, picture); err != nil {
+			return err
+		}
 	}
 	var wanted *savedPlan
 	if plan != "" {

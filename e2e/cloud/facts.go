@@ -25,7 +25,7 @@ var instanceTypes = map[string]struct {
 	"t3.micro": {2, 1024, "x86_64"}, "t3.small": {2, 2048, "x86_64"}, "t3.medium": {2, 4096, "x86_64"}, "t3.large": {2, 8192, "x86_64"}, "t3.xlarge": {4, 16384, "x86_64"},
 	"t4g.nano": {2, 512, "arm64"}, "t4g.micro": {2, 1024, "arm64"}, "t4g.small": {2, 2048, "arm64"}, "t4g.medium": {2, 4096, "arm64"}, "t4g.large": {2, 8192, "arm64"},
 	"t3.nano": {2, 512, "x86_64"}, "m7g.large": {2, 8192, "arm64"}, "m7g.xlarge": {4, 16384, "arm64"}, "m7i.large": {2, 8192, "x86_64"}, "m7i.xlarge": {4, 16384, "x86_64"},
-	"m5.large": {2, 8192, "x86_64"}, "m5.xlarge": {4, 16384, "x86_64"}, "m6i.large": {2, 8192, "x86_64"}, "m6g.large": {2, 8192, "arm64"},
+	"m5.large": {2, 8192, "x86_64"}, "m5.xlarge": {4, 16384, "x86_64"}, "m6i.large": {2, 8192, "x86_64"}, "m6i.xlarge": {4, 16384, "x86_64"}, "m6g.large": {2, 8192, "arm64"},
 	"c7g.large": {2, 4096, "arm64"}, "c7i.large": {2, 4096, "x86_64"}, "r7g.large": {2, 16384, "arm64"}, "r7i.large": {2, 16384, "x86_64"},
 }
 

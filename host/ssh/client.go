@@ -4,6 +4,7 @@ package ssh
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
 	"github.com/kevinburke/ssh_config"
 	"golang.org/x/sync/singleflight"
 
@@ -61,6 +63,29 @@ func New(o Options) (*Client, error) {
 	}
 	c.config, err = readSSHConfig(path, o.Config != "")
 	return c, err
+}
+
+// Check looks at the files that the options name, before there is anybody to connect to.
+func (o Options) Check() error {
+	c, err := New(o)
+	if err != nil {
+		return err
+	}
+	var all *multierror.Error
+	for _, f := range o.Identities {
+		if _, err := os.Stat(c.path(f)); err != nil {
+			all = multierror.Append(all, fmt.Errorf("--identity-file: %w", err))
+		}
+	}
+	var files []string
+	for _, f := range o.KnownHosts {
+		files = append(files, c.path(f))
+		if _, err := os.Stat(c.path(f)); err != nil && f != "none" && !o.AcceptNew { // else it is made
+			all = multierror.Append(all, fmt.Errorf("--known-hosts: %w: no key of a host is known by it; with --accept-new-host-keys it is made", err))
+		}
+	}
+	_, err = c.known(files)
+	return config.Errors(multierror.Append(all, err))
 }
 
 // Close ends the connections to jump hosts, and so all that go through them.

@@ -18,7 +18,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -62,7 +61,7 @@ type Cloud struct {
 	sts       *sts.Client
 	surplus   []config.Node
 	leaving   []Change // their ends
-	notes     []string
+	remarks   []string
 	started   map[string]time.Time // machines of nodes, or what leads to them, whichever was later
 	vpcs      []string             // their ids, once they are found by who deletes
 	waits     *waits.List
@@ -77,39 +76,29 @@ type Cloud struct {
 // environment, profile, metadata service; also AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_EC2...
 // What is waited for is in w.
 func New(ctx context.Context, c *config.Cluster, w *waits.List) (*Cloud, error) {
-	c.Spec.Provider.AWS.Default()
-	if c.Spec.Addons.CloudController.Name == "" {
-		c.Spec.Addons.CloudController.Name = "aws"
-	}
+	c.DefaultAWS()
 	if err := c.ValidateAWS(); err != nil {
-		return nil, err
+		return nil, &DocumentError{err}
 	}
 	p := c.Spec.Provider.AWS
 	silent := func(string, ...any) {}
 	a := &Cloud{c: c, aws: p, name: c.Metadata.Name, waits: w, Say: silent, Warn: silent, Pause: 5 * time.Second, Patience: 10 * time.Minute}
-	var answered atomic.Bool
+	told := &backoff{waits: w}
 	options := []func(*sdkconfig.LoadOptions) error{sdkconfig.WithAppID("kubewright"), sdkconfig.WithLogger(logging.Nop{}), sdkconfig.WithRetryer(func() sdk.Retryer {
-		// Not the adaptive mode, which holds back all calls when one is throttled: it made a run of 150 calls, every 23rd of
-		// which was throttled, take twice as long.
-		return retry.NewStandard(func(o *retry.StandardOptions) {
-			o.MaxAttempts, o.Backoff, o.RateLimiter = attempts, &backoff{o.MaxBackoff, w, &answered}, ratelimit.None // a quota of retries would end a run in which many small calls are throttled
-			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) sdk.Ternary {
-				if elsewhere(err) { // AWS says so with a status that looks like a failure of its own
-					return sdk.FalseTernary
-				}
-				return sdk.UnknownTernary
-			})}, o.Retryables...)
-		})
+		return retryer(told, elsewhere) // AWS says so with a status that looks like a failure of its own
 	})}
 	if p.Region != "" {
 		options = append(options, sdkconfig.WithRegion(p.Region))
 	}
 	cfg, err := sdkconfig.LoadDefaultConfig(ctx, options...)
+	if none := (sdkconfig.SharedConfigProfileNotExistError{}); errors.As(err, &none) {
+		return nil, fmt.Errorf("AWS: there is no profile %s: set AWS_PROFILE to one that `aws configure list-profiles` shows, or unset it", none.Profile)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("AWS: %w", err)
+		return nil, fmt.Errorf("AWS: %w: look at AWS_PROFILE, and at ~/.aws/config", err)
 	}
 	if a.region = cfg.Region; a.region == "" {
-		return nil, errors.New("AWS: no region is known: write spec.provider.aws.region, or set AWS_REGION, or a region in your profile")
+		return nil, &DocumentError{errors.New("AWS: no region is known: write spec.provider.aws.region, or set AWS_REGION, or a region in your profile")}
 	}
 	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
 		return nil, fmt.Errorf("AWS: no credentials: %w: set AWS_PROFILE, log in with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", err)
@@ -117,21 +106,38 @@ func New(ctx context.Context, c *config.Cluster, w *waits.List) (*Cloud, error) 
 	if a.dir, err = dataDir(a.region, a.name); err != nil {
 		return nil, err
 	}
-	a.ec2, a.elb, a.iam, a.sts = ec2.NewFromConfig(cfg), elb.NewFromConfig(cfg), iam.NewFromConfig(cfg), sts.NewFromConfig(cfg)
+	a.ec2, a.elb, a.iam, a.sts = ec2.NewFromConfig(cfg), elb.NewFromConfig(cfg), iam.NewFromConfig(cfg), sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer = retryer(told, noHost) }) // the first to find that a region is misspelt
 	a.known = sync.OnceValue(func() error {
 		err := a.identify(ctx)
-		answered.Store(err == nil)
+		told.answered.Store(err == nil)
 		return err
 	})
 	go a.known() // whoever wants to know waits for it
 	return a, nil
 }
 
+// retryer tries each call up to twelve times, but for errors of a kind. Not in the SDK's adaptive mode, which holds back all calls when one is
+// throttled: it made a run of 150 calls, every 23rd of which was throttled, take twice as long.
+func retryer(told *backoff, final func(error) bool) sdk.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts, o.Backoff, o.RateLimiter = attempts, told, ratelimit.None // a quota of retries would end a run in which many small calls are throttled
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) sdk.Ternary {
+			if final(err) {
+				return sdk.FalseTernary
+			}
+			return sdk.UnknownTernary
+		})}, o.Retryables...)
+	})
+}
+
 // identify finds out whose account it is: that which the document names, where it does.
 func (a *Cloud) identify(ctx context.Context) error {
 	out, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if noHost(err) {
+		return fmt.Errorf("AWS: %s has no address: is the region called %s (spec.provider.aws.region, AWS_REGION, or your profile)? Else look at the network", hostOf(err), a.region)
+	}
 	if err != nil {
-		return fmt.Errorf("AWS: %w", explain(err))
+		return fmt.Errorf("AWS: region %s: %w", a.region, explain(err))
 	}
 	a.account = sdk.ToString(out.Account)
 	if arn := strings.Split(sdk.ToString(out.Arn), ":"); len(arn) > 1 {

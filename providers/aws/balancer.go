@@ -65,9 +65,6 @@ func (a *Cloud) balancer(l *look, w *network, group *resource, running *resource
 		if b == nil || err != nil {
 			return "", nil, err
 		}
-		if have := string(b.Scheme); have != a.aws.LoadBalancer.Scheme {
-			return "", nil, fmt.Errorf("it is %s, which can't be changed: write loadBalancer.scheme: %s", have, have)
-		}
 		var lacks []string
 		for _, s := range without(b) {
 			lacks = append(lacks, "also in "+s.name)

@@ -4,11 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
+	"sort"
 	"strings"
 	"time"
 
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/kubewright/kubewright/config"
 )
 
 // codeOf is what AWS calls an error; empty: it is none of AWS.
@@ -106,6 +112,18 @@ func elsewhere(err error) bool {
 	return false
 }
 
+// noHost tells of a name that nobody knows: that of a region's service, if the region is misspelt.
+func noHost(err error) bool {
+	var e *net.DNSError
+	return errors.As(err, &e) && e.IsNotFound
+}
+
+func hostOf(err error) string {
+	var e *net.DNSError
+	errors.As(err, &e)
+	return e.Name
+}
+
 // throttling is that of all services: two of its codes look like quotas.
 func throttling(code string) bool {
 	switch code {
@@ -119,7 +137,10 @@ func throttling(code string) bool {
 func explain(err error) error {
 	code := codeOf(err)
 	next := ""
+	var unsent *smithyhttp.RequestSendError
 	switch {
+	case code == "" && errors.As(err, &unsent) && !errors.Is(err, context.Canceled):
+		return fmt.Errorf("AWS is not reached: %w: look at the network, and at HTTPS_PROXY and AWS_ENDPOINT_URL where they are set", unsent.Err)
 	case err == nil, code == "":
 		return err
 	case code == "ExpiredToken", code == "ExpiredTokenException", code == "RequestExpired":
@@ -136,14 +157,39 @@ func explain(err error) error {
 		next = "a quota of the account is used up: ask for more under Service Quotas in the console, or remove what is no longer needed, and run this again"
 	case code == "DependencyViolation":
 		next = "something else still uses it"
-	case code == "InvalidAMIID.NotFound", code == "InvalidAMIID.Malformed":
-		next = "images differ from region to region: name one of this region, or leave image out"
 	case code == "IdempotentParameterMismatch":
 		next = "another run has asked for the same thing with other settings a moment ago: run this again in a minute"
 	default:
-		return err
+		of, bare := err.(*smithy.OperationError)
+		if !bare { // we have said more
+			return err
+		}
+		next = fmt.Sprintf("so %s answers %s", of.Service(), of.Operation())
 	}
 	return &APIError{Code: code, Next: next, Err: err}
+}
+
+// DocumentError is of a document that AWS, or what is there of the cluster, does not go with. Nothing was changed.
+type DocumentError struct{ Err error }
+
+func (e *DocumentError) Error() string { return e.Err.Error() }
+func (e *DocumentError) Unwrap() error { return e.Err }
+
+// wrong is of a field below spec.provider.aws.
+func wrong(field, format string, args ...any) error {
+	return &DocumentError{fmt.Errorf("spec.provider.aws."+field+": "+format, args...)}
+}
+
+// wrongs is all that is wrong, and what else there is to tell; nil: nothing is.
+func wrongs(all *multierror.Error, other error) error {
+	if all == nil {
+		return other
+	}
+	if other != nil {
+		all = multierror.Append(all, other)
+	}
+	sort.Sort(all)
+	return &DocumentError{config.Errors(all)}
 }
 
 // APIError is an error of AWS of which is known what to do next.

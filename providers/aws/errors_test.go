@@ -1,6 +1,8 @@
 package aws
 
 import (
+	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	elbtypes "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
 	"github.com/kubewright/kubewright/config"
@@ -73,7 +76,7 @@ func TestWhatEndsARunIsToldAndNothingIsOrphaned(t *testing.T) {
 		"unsupported": {cloud.Options{Unsupported: none}, small, []string{"no zone has room for t3.medium"}},
 		"expired":     {cloud.Options{Expire: 40}, small, []string{"have expired", "run this again"}},
 		"no type":     {cloud.Options{}, "controlPlane: {instanceType: t9.huge}", []string{"no instances of type t9.huge"}},
-		"no profile":  {cloud.Options{}, "controlPlane: {instanceProfile: misspelt}", []string{"misspelt", "another instanceProfile"}},
+		"no profile":  {cloud.Options{}, "controlPlane: {instanceProfile: misspelt}", []string{"no instance profile misspelt", "write another"}},
 		"no key":      {cloud.Options{}, "ssh: {keyName: misspelt, identityFile: /dev/null}", []string{"misspelt", "ssh.keyName"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,8 +216,27 @@ func TestThrottlingIsNoQuota(t *testing.T) {
 	}
 }
 
+// Where AWS is not reached, or says what nobody has foreseen, the SDK's own words about attempts and requests are left out.
+func TestErrorsOfTheSDKAreReadable(t *testing.T) {
+	wants(t, explain(&smithy.OperationError{ServiceID: "EC2", OperationName: "DescribeVpcs", Err: &smithy.GenericAPIError{Code: "Odd", Message: "never heard of"}}), "Odd: never heard of: so EC2 answers DescribeVpcs")
+	wants(t, explain(fmt.Errorf("no zone has room: %w", &smithy.GenericAPIError{Code: "InsufficientInstanceCapacity", Message: "full"})), "no zone has room")
+	start(t, cloud.Options{})
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	a := connect(t, parse(t, small))
+	_, err := a.sts.GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}, func(o *sts.Options) { o.Retryer = sdk.NopRetryer{} })
+	if err = explain(err); strings.Contains(err.Error(), "RequestID") || strings.Contains(err.Error(), "operation error") {
+		t.Error(err)
+	}
+	wants(t, err, "AWS is not reached: ", "connection refused", "AWS_ENDPOINT_URL")
+	unknown := &smithy.OperationError{Err: &net.OpError{Op: "dial", Err: &net.DNSError{Name: "sts.eu-wst-1.amazonaws.com", IsNotFound: true}}}
+	if r := retryer(&backoff{}, noHost); !noHost(unknown) || r.IsErrorRetryable(unknown) || !r.IsErrorRetryable(&smithy.GenericAPIError{Code: "Throttling"}) || noHost(err) {
+		t.Error("a misspelt region is tried again, or what should be is not")
+	}
+}
+
 func TestAProfileThatHasAnotherRoleIsLeftAlone(t *testing.T) {
-	start(t, whims())
+	s := start(t, whims())
 	a := connect(t, parse(t, small))
 	name, other := a.profileName(), "others"
 	if _, err := a.Create(t.Context()); err != nil {
@@ -232,8 +254,11 @@ func TestAProfileThatHasAnotherRoleIsLeftAlone(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := connect(t, parse(t, small)).Create(t.Context())
+	_, err := connect(t, parse(t, strings.Replace(small, "count: 2", "count: 3", 1))).Create(t.Context())
 	wants(t, err, "the role others", "aws iam remove-role-from-instance-profile --instance-profile-name "+name)
+	if n := count(s, "instance"); n != 6 {
+		t.Errorf("it has made a machine before: there are %d", n)
+	}
 }
 
 func TestOneThatHasGoneHidesNoOthers(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,19 +20,16 @@ import (
 // sameKey refuses a key pair whose private half is not the file with which we would log in. A file that is there and can't be read is believed: an agent may
 // have the key.
 func (a *Cloud) sameKey(k ec2types.KeyPairInfo) error {
-	if _, err := os.Stat(atHome(a.keyFile())); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("ssh.identityFile: %w: nobody could log in: name the private key of %s", err, sdk.ToString(k.KeyName))
-	}
 	is := strings.TrimRight(sdk.ToString(k.KeyFingerprint), "=")
 	all := fingerprints(a.keyFile())
 	if len(all) == 0 || slices.Contains(all, is) {
 		return nil
 	}
-	next := "copy that file from where the cluster was made"
+	const other = "%s in AWS is of another key than %s, as its fingerprint %s shows: nobody could log in: "
 	if a.aws.SSH.KeyName != "" {
-		next = "name the key pair's own private key under ssh.identityFile"
+		return wrong("ssh.identityFile", other+"name the key pair's own private key", sdk.ToString(k.KeyName), a.keyFile(), is)
 	}
-	return fmt.Errorf("%s in AWS is of another key than %s, as its fingerprint %s shows: nobody could log in: %s", sdk.ToString(k.KeyName), a.keyFile(), is, next)
+	return fmt.Errorf(other+"copy that file from where the cluster was made", sdk.ToString(k.KeyName), a.keyFile(), is)
 }
 
 // fingerprints are what AWS may call the key in a file, by what it is and by who has made it; none: the file can't be read, or is no
@@ -50,6 +46,8 @@ func fingerprints(path string) []string {
 		public = locked.PublicKey
 	} else if signer, e := ssh.NewSignerFromKey(private); err == nil && e == nil {
 		public = signer.PublicKey()
+	} else { // whose other half an agent has
+		public, _, _, _, _ = ssh.ParseAuthorizedKey(b)
 	}
 	if public == nil {
 		return nil
@@ -58,7 +56,7 @@ func fingerprints(path string) []string {
 		return []string{strings.TrimPrefix(ssh.FingerprintSHA256(public), "SHA256:")}
 	}
 	key, ok := private.(*rsa.PrivateKey)
-	if !ok { // behind a passphrase
+	if !ok { // behind a passphrase, or with an agent
 		return nil
 	}
 	imported, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
@@ -70,8 +68,11 @@ func fingerprints(path string) []string {
 	return []string{ssh.FingerprintLegacyMD5(public), colons(m[:]), colons(s[:])} // the first is that of RFC 4716, which AWS names and does not mean
 }
 
-// atHome is a path that may begin with ~/.
+// atHome is a path that may begin with ~/, and have variables in braces.
 func atHome(path string) string {
+	if strings.Contains(path, "${") {
+		path = os.ExpandEnv(path)
+	}
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		if home, err := os.UserHomeDir(); err == nil {
 			return filepath.Join(home, rest)

@@ -53,7 +53,7 @@ func TestAKeyThatWouldNotLetUsInIsRefused(t *testing.T) {
 	}
 	for _, none := range []string{another + "-none", "~/" + filepath.Base(t.TempDir()) + "/none"} {
 		_, err := connect(t, parse(t, fmt.Sprintf("ssh: {keyName: made-rsa, identityFile: %s}", none))).Plan(t.Context())
-		wants(t, err, "ssh.identityFile", "no such file", "the private key of made-rsa")
+		wants(t, err, "ssh.identityFile", "no such file")
 	}
 	own := connect(t, parse(t, small))
 	if _, err := own.Create(t.Context()); err != nil {

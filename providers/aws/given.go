@@ -1,13 +1,13 @@
 package aws
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/hashicorp/go-multierror"
 )
 
 // givenNetwork is one that is there.
@@ -26,7 +26,7 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 		return nil, explain(err)
 	}
 	if len(vpcs) == 0 {
-		return nil, fmt.Errorf("AWS: %s is not in %s: look at network.vpc and region", n.VPC, a.region)
+		return nil, wrong("network.vpc", "%s is not in %s, or not of this account: look for its id with `aws ec2 describe-vpcs --region %s`", n.VPC, a.region, a.region)
 	}
 	w := &network{vpc: given("vpc", n.VPC), private: true}
 	for _, r := range vpcs[0].CidrBlockAssociationSet {
@@ -34,56 +34,51 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 			w.ranges = append(w.ranges, sdk.ToString(r.CidrBlock))
 		}
 	}
-	all, open := map[string]*resource{}, map[string]bool{}
-	for _, s := range subnets {
-		if sdk.ToString(s.VpcId) != n.VPC {
-			return nil, fmt.Errorf("AWS: %s is in %s, not in %s: name subnets of the VPC", *s.SubnetId, sdk.ToString(s.VpcId), n.VPC)
-		}
-		all[*s.SubnetId] = given("subnet", *s.SubnetId)
-		all[*s.SubnetId].value = sdk.ToString(s.AvailabilityZone)
-		open[*s.SubnetId] = leadsOut(tables, *s.SubnetId)
-		if slices.Contains(n.Subnets, *s.SubnetId) && open[*s.SubnetId] && sdk.ToBool(s.MapPublicIpOnLaunch) {
-			w.private = false
-		}
-	}
-	pick := func(ids []string) (some []*resource, err error) {
-		for _, id := range ids {
-			if all[id] == nil {
-				return nil, errors.Join(err, fmt.Errorf("AWS: %s is not in %s: look at network.subnets", id, a.region))
+	var bad *multierror.Error
+	pick := func(field string, ids []string) (some []*resource) {
+		for i, id := range ids {
+			at := slices.IndexFunc(subnets, func(s ec2types.Subnet) bool { return *s.SubnetId == id })
+			path := fmt.Sprintf("network.%s[%d]", field, i)
+			switch {
+			case at < 0:
+				bad = multierror.Append(bad, wrong(path, "%s is not in %s, or not of this account: look for its id with `aws ec2 describe-subnets --region %s --filters Name=vpc-id,Values=%s`", id, a.region, a.region, n.VPC))
+			case sdk.ToString(subnets[at].VpcId) != n.VPC:
+				bad = multierror.Append(bad, wrong(path, "%s is in %s, not in %s: name subnets of the VPC", id, sdk.ToString(subnets[at].VpcId), n.VPC))
+			default:
+				s := given("subnet", id)
+				s.value = sdk.ToString(subnets[at].AvailabilityZone)
+				some = append(some, s)
+				if field == "subnets" && leadsOut(tables, id) && sdk.ToBool(subnets[at].MapPublicIpOnLaunch) {
+					w.private = false
+				}
 			}
-			some = append(some, all[id])
 		}
-		return some, nil
+		return some
 	}
-	if w.nodes, err = pick(n.Subnets); err != nil {
-		return nil, err
-	}
-	if w.public, err = pick(n.PublicSubnets); err != nil {
-		return nil, err
-	}
+	w.nodes, w.public = pick("subnets", n.Subnets), pick("publicSubnets", n.PublicSubnets)
 	for _, s := range w.nodes {
 		w.zones = append(w.zones, s.value)
 	}
 	facing := a.aws.LoadBalancer.Scheme != "internal"
-	if w.balanced = w.nodes; len(w.public) > 0 && facing {
+	if w.balanced = w.nodes; len(n.PublicSubnets) > 0 && facing {
 		w.balanced = w.public
 	}
 	w.balanced = onePerZone(w.balanced)
 	if facing {
 		for _, s := range w.balanced {
-			if !open[s.name] {
-				return nil, fmt.Errorf("AWS: %s has no route to an internet gateway, so that nobody would reach the load balancer there: name subnets that have one under network.publicSubnets, or write loadBalancer.scheme: internal", s.name)
+			if !leadsOut(tables, s.name) {
+				bad = multierror.Append(bad, wrong("network", "%s has no route to an internet gateway, so that nobody would reach the load balancer there: name subnets that have one under network.publicSubnets, or write loadBalancer.scheme: internal", s.name))
 			}
 		}
 	}
 	if a.hasBastion() {
 		for _, s := range w.public {
-			if !open[s.name] {
-				return nil, fmt.Errorf("AWS: %s has no route to an internet gateway, so that nobody would reach the bastion there: name others under network.publicSubnets", s.name)
+			if !leadsOut(tables, s.name) && !slices.Contains(w.balanced, s) {
+				bad = multierror.Append(bad, wrong("network.publicSubnets", "%s has no route to an internet gateway, so that nobody would reach the bastion there: name others", s.name))
 			}
 		}
 	}
-	return w, nil
+	return w, wrongs(bad, nil)
 }
 
 // leadsOut tells that the route table of a subnet, or the VPC's main one where it has none, leads to the internet both ways: to a gateway of its own, or

@@ -246,3 +246,22 @@ func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
 		t.Errorf("left: %s", r)
 	}
 }
+
+func TestWhoDoesNotGetInIsToldFromWhereOneDoes(t *testing.T) {
+	start(t, cloud.Options{})
+	vpc, subnets := givenNetwork(t, connect(t, parse(t, small)))
+	given := fmt.Sprintf("network: {vpc: %s, subnets: [%s], publicSubnets: [%s]}\nloadBalancer: {scheme: internal}\n", vpc, subnets[0], subnets[2])
+	for document, want := range map[string]string{
+		"network: {zones: [eu-west-1a]}": "", "network: {nat: none}": "", given + "ssh: {bastion: t4g.nano}": "", "ssh: {proxyJump: me@192.0.2.1}": "",
+		given:                  "with network.vpc a bastion is made only where the document asks for one: write ssh.bastion: t4g.nano, and network.publicSubnets",
+		"ssh: {bastion: none}": "from inside the VPC alone, or by a VPN; else write ssh.bastion: t4g.nano, and run",
+	} {
+		a, _, _ := up(t, document)
+		if have := a.Inside(); (want == "") != (have == "") || !strings.Contains(have, want) {
+			t.Errorf("%s: %q, not %q", document, have, want)
+		}
+		if _, err := a.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/hashicorp/go-multierror"
 )
 
 // resource is one thing in the account: how it is found, made and mended, and what must be there before.
@@ -26,11 +28,23 @@ type resource struct {
 	// mend does all that find has said is lacking, where this has no names that are known before.
 	mend func(ctx context.Context) error
 
-	once       sync.Once
-	made, done chan struct{} // closed when it has an id, or never will; when all is done
-	id         string
-	value      string // what others need beside the id: an address, a zone
-	err        error
+	looked sync.Once
+	found  finding
+	id     string
+	value  string // what others need beside the id: an address, a zone
+}
+
+// finding is what find has said.
+type finding struct {
+	id    string
+	lacks []string
+	err   error
+}
+
+// look is find, but once: what was planned is done.
+func (r *resource) look() (id string, lacks []string, err error) {
+	r.looked.Do(func() { r.found.id, r.found.lacks, r.found.err = r.find() })
+	return r.found.id, r.found.lacks, r.found.err
 }
 
 // step is what is done to a thing that is there, when what the step needs is done, and what it comes after is made.
@@ -59,53 +73,70 @@ type walk struct {
 	first   func() error // is called before changes
 	settle  func(ctx context.Context, do func() error) error
 	mu      sync.Mutex
+	visits  map[*resource]*visit
+	going   sync.WaitGroup // visits
 	changes []Change
-	failed  error // the first error: nothing new is begun after it
+	wrong   *multierror.Error // of a plan: all that is wrong with the document
+	failed  error             // the first other error: nothing new is begun after it
+}
+
+// visit is what comes of a resource in a walk.
+type visit struct {
+	made, done chan struct{} // closed when it has an id, or never will; when all is done
+	err        error
 }
 
 var errStopped = errors.New("stopped, as something else has failed")
 
 // begin has resources be brought to be, each once.
-func (w *walk) begin(ctx context.Context, list []*resource) {
-	for _, r := range list {
-		r.once.Do(func() {
-			r.made, r.done = make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(r.done)
-				r.err = w.bring(ctx, r, sync.OnceFunc(func() { close(r.made) }))
-			}()
-		})
+func (w *walk) begin(ctx context.Context, list []*resource) (visits []*visit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.visits == nil {
+		w.visits = map[*resource]*visit{}
 	}
+	for _, r := range list {
+		v := w.visits[r]
+		if v == nil {
+			v = &visit{made: make(chan struct{}), done: make(chan struct{})}
+			w.visits[r] = v
+			w.going.Go(func() {
+				defer close(v.done)
+				v.err = w.bring(ctx, r, sync.OnceFunc(func() { close(v.made) }))
+			})
+		}
+		visits = append(visits, v)
+	}
+	return visits
 }
 
 // all waits until resources are done; there, until they are made.
 func (w *walk) all(ctx context.Context, list []*resource) error {
-	w.begin(ctx, list)
 	var err error
-	for _, r := range list { // what has begun, ends: half of what a call has made would be found, but why look for it
-		<-r.done
-		err = cmp.Or(err, r.err)
+	for _, v := range w.begin(ctx, list) { // what has begun, ends: half of what a call has made would be found, but why look for it
+		<-v.done
+		err = cmp.Or(err, v.err)
 	}
 	return err
 }
 
 func (w *walk) there(ctx context.Context, list []*resource) error {
-	w.begin(ctx, list)
-	for _, r := range list {
-		<-r.made
-		if r.id == "" && !w.plan {
-			<-r.done
-			return cmp.Or(r.err, errStopped)
+	for i, v := range w.begin(ctx, list) {
+		<-v.made
+		if list[i].id == "" && !w.plan {
+			<-v.done
+			return cmp.Or(v.err, errStopped)
 		}
 	}
 	return nil
 }
 
-// run is all, with the error that came first.
+// run is all, with the error that came first, or with all that is wrong with the document.
 func (w *walk) run(ctx context.Context, list []*resource) ([]Change, error) {
 	err := w.all(ctx, list)
-	if w.failed != nil {
-		err = w.failed
+	w.going.Wait()
+	if w.failed != nil || w.wrong != nil {
+		err = wrongs(w.wrong, w.failed)
 	}
 	slices.SortStableFunc(w.changes, func(x, y Change) int {
 		return strings.Compare(x.Kind+"/"+x.Name, y.Kind+"/"+y.Name)
@@ -118,7 +149,7 @@ func (w *walk) bring(ctx context.Context, r *resource, made func()) error {
 	if w.stopped() {
 		return errStopped
 	}
-	id, lacks, err := r.find()
+	id, lacks, err := r.look()
 	if err != nil {
 		return w.fail(r, err)
 	}
@@ -184,6 +215,10 @@ func (w *walk) stopped() bool {
 func (w *walk) fail(r *resource, err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.plan && errors.As(err, new(*DocumentError)) {
+		w.wrong = multierror.Append(w.wrong, err)
+		return err
+	}
 	if err = fmt.Errorf("AWS: %s: %w", strings.TrimSpace(r.kind+" "+r.name), explain(err)); w.failed == nil {
 		w.failed = err
 	}

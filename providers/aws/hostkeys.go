@@ -11,11 +11,12 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// forgetHostKeys drops the keys of machines whose addresses others have now: AWS gives an address away again. Which
-// machine had which is noted beside them.
+// notes is which machine had which address: ADDRESS ID, a line each.
+func (a *Cloud) notes() string { return filepath.Join(a.dir, "machines") }
+
+// forgetHostKeys drops the keys of machines whose addresses others have now: AWS gives an address away again.
 func (a *Cloud) forgetHostKeys(all []ec2types.Instance) error {
-	notes := filepath.Join(a.dir, "machines") // ADDRESS ID, a line each
-	had, err := readLines(notes)
+	had, err := readLines(a.notes())
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (a *Cloud) forgetHostKeys(all []ec2types.Instance) error {
 		}
 	}
 	slices.Sort(now)
-	return writeLines(notes, now)
+	return writeLines(a.notes(), now)
 }
 
 func readLines(path string) ([]string, error) {

@@ -66,10 +66,13 @@ func (a *Cloud) hand(l *look) error {
 		p := config.AWSPool{Name: poolOf(i)}
 		a.surplus, a.leaving = append(a.surplus, a.node(pool{AWSPool: p}, i, jump)), append(a.leaving, ending(i))
 	}
-	if a.notes, err = a.settings(l); err != nil {
+	if a.remarks, err = a.settings(l); err != nil {
 		return explain(err)
 	}
 	if err := a.forgetHostKeys(all); err != nil {
+		return err
+	}
+	if err := a.otherKey(l); err != nil {
 		return err
 	}
 	if _, err := os.Stat(a.keyFile()); err != nil && len(a.c.Spec.Hosts) > 0 && a.aws.SSH.KeyName == "" {
@@ -80,9 +83,18 @@ func (a *Cloud) hand(l *look) error {
 
 // nodePools are those of which nodes are made, the control planes first.
 func (a *Cloud) nodePools() []pool {
-	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}}}
-	for _, p := range a.aws.Pools {
-		all = append(all, pool{AWSPool: p})
+	all := []pool{{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}, path: "controlPlane"}}
+	for i, p := range a.aws.Pools {
+		all = append(all, pool{AWSPool: p, path: fmt.Sprintf("pools[%d]", i)})
+	}
+	return all
+}
+
+// allPools are those, and the bastion.
+func (a *Cloud) allPools() []pool {
+	all := a.nodePools()
+	if a.hasBastion() {
+		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}}, path: "ssh.bastion", public: true})
 	}
 	return all
 }
@@ -148,6 +160,18 @@ func (a *Cloud) Where() string {
 		return a.region
 	}
 	return "account " + a.account + ", " + a.region
+}
+
+// Inside tells whoever does not get to the nodes that only the VPC does; empty: it is not so.
+func (a *Cloud) Inside() string {
+	if !slices.ContainsFunc(a.c.Spec.Hosts, func(n config.Node) bool { return n.SSH.ProxyJump == "" && n.SSH.Address == n.Address }) {
+		return ""
+	}
+	how := "write ssh.bastion: t4g.nano"
+	if !a.aws.Network.Own() {
+		how = "with network.vpc a bastion is made only where the document asks for one: write ssh.bastion: t4g.nano, and network.publicSubnets for it"
+	}
+	return "the nodes have no public addresses, and there is neither a bastion nor ssh.proxyJump: they are reached from inside the VPC alone, or by a VPN; else " + how + ", and run this again"
 }
 
 // Identity is the private key for all machines, the bastion among them, and KnownHosts the file for their keys.

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -28,6 +29,9 @@ func (a *Cloud) keyFile() string {
 // knownHosts is where the keys of the cluster's machines are noted, as they are first seen.
 func (a *Cloud) knownHosts() string { return filepath.Join(a.dir, "known_hosts") }
 
+func (a *Cloud) ownKeyName() string { return a.named(255, "key") }
+func (a *Cloud) keyName() string    { return cmp.Or(a.aws.SSH.KeyName, a.ownKeyName()) }
+
 // key is the key pair that machines are launched with.
 func (a *Cloud) key(ctx context.Context, l *look) *resource {
 	if n := a.aws.SSH.KeyName; n != "" {
@@ -35,7 +39,7 @@ func (a *Cloud) key(ctx context.Context, l *look) *resource {
 		r.find = func() (string, []string, error) {
 			out, err := a.ec2.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{KeyNames: []string{n}})
 			if codeOf(err) == "InvalidKeyPair.NotFound" || err == nil && len(out.KeyPairs) == 0 {
-				err = fmt.Errorf("%s has none of this name: write another ssh.keyName, or none, and a key is made", a.region)
+				err = wrong("ssh.keyName", "%s has no key pair %s: write another, or neither keyName nor identityFile, and a key is made", a.region, n)
 			}
 			if err != nil {
 				return "", nil, err
@@ -44,7 +48,7 @@ func (a *Cloud) key(ctx context.Context, l *look) *resource {
 		}
 		return r
 	}
-	name := a.named(255, "key")
+	name := a.ownKeyName()
 	r := &resource{kind: "key-pair", name: name, detail: a.keyFile()}
 	r.find = func() (string, []string, error) {
 		all, err := l.keys()

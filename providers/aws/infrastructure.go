@@ -2,7 +2,7 @@ package aws
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -10,20 +10,18 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/hashicorp/go-multierror"
 
 	"github.com/kubewright/kubewright/config"
 )
 
 // infrastructure are all resources that nothing else needs; what they need comes with them.
 func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *network, error) {
-	w, err := a.network(ctx, l)
-	if err != nil {
-		if e := a.known(); e != nil { // which says more
-			err = e
-		}
+	if err := a.refusals(ctx, l); err != nil {
 		return nil, nil, err
 	}
-	if err := a.known(); err != nil {
+	w, err := a.network(ctx, l)
+	if err != nil {
 		return nil, nil, err
 	}
 	groups, roots := a.groups(l, w)
@@ -56,33 +54,74 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *netw
 	return append(roots, a.balancer(l, w, groups[balancerGroup], running, planes)...), w, nil
 }
 
-// pools are all machines that there are to be: control planes, workers, the bastion.
+// pools are all machines that there are to be, with what they are to be in, and to have.
 func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[string]*resource) ([]pool, error) {
-	planes := pool{AWSPool: config.AWSPool{Name: planesPool, AWSMachines: a.aws.ControlPlane}, groups: []*resource{groups[nodesGroup], groups[controlPlaneGroup]}, subnets: w.nodes,
-		profile: a.profile(ctx, l, planesPool, a.aws.ControlPlane.InstanceProfile)}
-	all := []pool{planes}
-	for _, p := range a.aws.Pools {
-		in := w.nodes
+	all := a.allPools()
+	for i, p := range all {
+		switch p.Name {
+		case planesPool:
+			p.groups, p.subnets, p.profile = []*resource{groups[nodesGroup], groups[controlPlaneGroup]}, w.nodes, a.profile(ctx, l, p)
+		case bastionPart:
+			p.groups, p.subnets = []*resource{groups[bastionGroup]}, w.public
+		default:
+			p.groups, p.subnets = []*resource{groups[nodesGroup]}, w.nodes
+			if p.InstanceProfile != "" {
+				p.profile = a.givenProfile(ctx, p)
+			}
+		}
 		if len(p.Zones) > 0 {
-			in = nil
+			p.subnets = nil
 			for i, z := range w.zones {
 				if slices.Contains(p.Zones, z) {
-					in = append(in, w.nodes[i])
+					p.subnets = append(p.subnets, w.nodes[i])
 				}
 			}
 			if slices.ContainsFunc(p.Zones, func(z string) bool { return !slices.Contains(w.zones, z) }) {
-				return nil, fmt.Errorf("AWS: the pool %s is to be in %s, and the network is in %s: choose zones of the network", p.Name, strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
+				return nil, wrong(p.path+".zones", "%s is not all in %s, where the network is: choose zones of the network", strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
 			}
 		}
-		workers := pool{AWSPool: p, groups: []*resource{groups[nodesGroup]}, subnets: in}
-		if p.InstanceProfile != "" {
-			workers.profile = a.givenProfile(ctx, p.InstanceProfile)
-		}
-		all = append(all, workers)
+		all[i] = p
 	}
-	if a.hasBastion() {
-		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}},
-			groups: []*resource{groups[bastionGroup]}, subnets: w.public, public: true})
+	return all, nil
+}
+
+// planned are the resources that there are to be, and what would be done about them. All that is wrong with the document, by what AWS says and by what is
+// there, is one error.
+func (a *Cloud) planned(ctx context.Context, l *look) ([]*resource, *network, []Change, error) {
+	a.ahead(l)
+	if err := a.known(); err != nil {
+		return nil, nil, nil, err
+	}
+	w := &walk{plan: true}
+	roots, net, err := a.infrastructure(ctx, l)
+	if d := (*DocumentError)(nil); errors.As(err, &d) {
+		w.wrong = multierror.Append(w.wrong, d.Err)
+		roots, err = a.mentioned(ctx, l) // of which the network is not
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	changes, err := w.run(ctx, roots)
+	return roots, net, changes, err
+}
+
+// mentioned is what the document names of machines that are still to be made.
+func (a *Cloud) mentioned(ctx context.Context, l *look) (all []*resource, err error) {
+	for _, p := range a.allPools() {
+		for _, name := range p.parts() {
+			if i, err := part(l.instances, ofInstance, name); err != nil {
+				return nil, explain(err)
+			} else if i != nil {
+				continue
+			}
+			if all = append(all, a.image(ctx, l, p)); p.InstanceProfile != "" {
+				all = append(all, a.givenProfile(ctx, p))
+			}
+			break
+		}
+	}
+	if len(all) > 0 {
+		all = append(all, a.key(ctx, l))
 	}
 	return all, nil
 }
@@ -90,13 +129,7 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 // Plan tells what Create would do, and which machines would have to leave the cluster first.
 func (a *Cloud) Plan(ctx context.Context) ([]Change, error) {
 	l := a.look(ctx)
-	a.ahead(l)
-	roots, net, err := a.infrastructure(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	w := &walk{plan: true}
-	changes, err := w.run(ctx, roots)
+	_, net, changes, err := a.planned(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +161,7 @@ func (a *Cloud) Create(ctx context.Context) (_ []Change, err error) {
 		return nil, err
 	}
 	l, closely := a.look(ctx), a.cutShort()
-	a.ahead(l)
-	roots, net, err := a.infrastructure(ctx, l)
+	roots, net, _, err := a.planned(ctx, l)
 	if err != nil {
 		return nil, err
 	}

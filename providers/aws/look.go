@@ -3,8 +3,10 @@ package aws
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +32,9 @@ type look struct {
 	templates func() ([]ec2types.LaunchTemplate, error)
 	instances func() ([]ec2types.Instance, error)
 	zones     func() ([]ec2types.AvailabilityZone, error)
-	balancer  func() (*elbtypes.LoadBalancer, error) // nil: there is none
+	types     func() ([]ec2types.InstanceTypeInfo, error) // of the machines that there are to be
+	ubuntu    func() ([]ec2types.Image, error)            // Canonical's of 24.04, for all architectures
+	balancer  func() (*elbtypes.LoadBalancer, error)      // nil: there is none
 	target    func() (*elbtypes.TargetGroup, error)
 	targets   func() ([]elbtypes.TargetHealthDescription, error)
 	profile   func() (*iam.GetInstanceProfileOutput, error) // that is made
@@ -71,7 +75,7 @@ func (a *Cloud) look(ctx context.Context) *look {
 	l.vpcs = once(func(next *string) ([]ec2types.Vpc, *string, error) {
 		in := &ec2.DescribeVpcsInput{Filters: mine, NextToken: next}
 		if !n.Own() {
-			in.Filters, in.VpcIds = nil, []string{n.VPC}
+			in.Filters = []ec2types.Filter{filter("vpc-id", n.VPC)} // of an id that it does not know AWS tells by an error alone
 		}
 		out, err := a.ec2.DescribeVpcs(ctx, in)
 		if err != nil {
@@ -82,7 +86,7 @@ func (a *Cloud) look(ctx context.Context) *look {
 	l.subnets = once(func(next *string) ([]ec2types.Subnet, *string, error) {
 		in := &ec2.DescribeSubnetsInput{Filters: mine, NextToken: next}
 		if !n.Own() {
-			in.Filters, in.SubnetIds = nil, unique(slices.Concat(n.Subnets, n.PublicSubnets))
+			in.Filters = []ec2types.Filter{filter("subnet-id", unique(slices.Concat(n.Subnets, n.PublicSubnets))...)}
 		}
 		out, err := a.ec2.DescribeSubnets(ctx, in)
 		if err != nil {
@@ -151,6 +155,7 @@ func (a *Cloud) look(ctx context.Context) *look {
 		}
 		return out.AvailabilityZones, nil, nil
 	})
+	a.lookAtImages(ctx, l)
 	a.lookAtBalancer(ctx, l)
 	l.profile = sync.OnceValues(func() (*iam.GetInstanceProfileOutput, error) {
 		return a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: sdk.String(a.profileName())})
@@ -235,8 +240,13 @@ func notOurs(kind, name, cluster string) error {
 	return fmt.Errorf("there is a %s %s without the tag %s=%s: it is not of this cluster, and is left alone: choose another name for the cluster, or remove it", kind, name, clusterTag, cluster)
 }
 
-// ahead asks for what every run wants, all at once.
+// ahead asks for what every run wants, all at once; and for what a first run wants, too, where no machine is noted here.
 func (a *Cloud) ahead(l *look) {
+	if _, err := os.Stat(a.notes()); errors.Is(err, os.ErrNotExist) {
+		for _, ask := range []func(){func() { l.types() }, func() { l.ubuntu() }, func() { l.keys() }, func() { l.templates() }, func() { l.gateways() }, func() { l.nats() }, func() { l.addresses() }} {
+			go ask()
+		}
+	}
 	if a.aws.Network.Own() && len(a.aws.Network.Zones) == 0 {
 		go l.zones()
 	}

@@ -25,6 +25,7 @@ const (
 // pool are machines that are alike: control planes, workers, or the bastion.
 type pool struct {
 	config.AWSPool
+	path    string      // in the document, below spec.provider.aws
 	groups  []*resource // of security
 	subnets []*resource
 	profile *resource // nil: none
@@ -58,7 +59,7 @@ func (p pool) groupIDs() (all []string) {
 
 // launch is a pool's launch template and its instances.
 func (a *Cloud) launch(ctx context.Context, l *look, p pool, key *resource) (instances []*resource) {
-	image := a.image(ctx, p)
+	image := a.image(ctx, l, p)
 	template := a.template(ctx, l, p, key, image)
 	for i, name := range p.parts() {
 		instances = append(instances, a.instance(l, p, template, image, key, name, i))

@@ -7,19 +7,13 @@ import (
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
-
-	"github.com/kubewright/kubewright/config"
 )
 
 // Notes tell, when the document has its hosts, what it says that machines which are there will not get: a machine is never made into another one.
-func (a *Cloud) Notes() []string { return a.notes }
+func (a *Cloud) Notes() []string { return a.remarks }
 
 func (a *Cloud) settings(l *look) (notes []string, err error) {
-	pools := a.nodePools()
-	if a.hasBastion() {
-		pools = append(pools, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{InstanceType: a.aws.SSH.Bastion}}})
-	}
-	for _, p := range pools {
+	for _, p := range a.allPools() {
 		var others []string
 		for _, name := range p.parts() {
 			i, err := part(l.instances, ofInstance, name)

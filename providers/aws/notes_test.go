@@ -23,7 +23,7 @@ func TestSettingsAreOfNewMachines(t *testing.T) {
 			"control-plane-0 is t3.medium; control-plane-1 is t3.medium; control-plane-2 is t3.medium" + stay + "m6i.large, 40 GiB" + next,
 			"w-0 is 40 GiB; w-1 is 40 GiB" + stay + "t3.medium, 50 GiB" + next,
 			"x-0 is spot" + stay + "t3.medium, 40 GiB" + next},
-		"ssh: {bastion: t4g.small}\npools: [{name: w, count: 1, spot: true}]": {"w-0 is not spot" + stay + "t3.medium, 40 GiB, spot" + next, "bastion is t4g.nano" + stay + "t4g.small" + next},
+		"ssh: {bastion: t4g.small}\npools: [{name: w, count: 1, spot: true}]": {"w-0 is not spot" + stay + "t3.medium, 40 GiB, spot" + next, "bastion is t4g.nano" + stay + "t4g.small, 8 GiB" + next},
 		"controlPlane: {image: ami-1}":                                        {"control-plane-0 is ami-"},
 		"controlPlane: {instanceType: m6i.large}":                             {"control-plane-0 is t3.medium" + stay + "m6i.large, 40 GiB applies to new machines only: there is but one control plane, with which the cluster would go"},
 	} {

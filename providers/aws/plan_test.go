@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
 
@@ -60,5 +61,23 @@ func TestPlansEqualGoldens(t *testing.T) {
 				t.Errorf("after it was made: %s", again)
 			}
 		})
+	}
+}
+
+// What the manual begins with, whoever follows it types.
+func TestTheManualsDocumentIsPlanned(t *testing.T) {
+	start(t, cloud.Options{})
+	b, err := os.ReadFile("../../docs/aws.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "```yaml\n")
+	text, _, _ = strings.Cut(text, "```")
+	c, err := config.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changes, err := connect(t, c).Plan(t.Context()); err != nil || len(changes) == 0 {
+		t.Errorf("%v: %v", changes, err)
 	}
 }

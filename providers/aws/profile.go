@@ -41,10 +41,11 @@ func (a *Cloud) place() place {
 
 // profile is what lets control planes call AWS (workers have no need to): an instance profile, with a role of the same name. It says by the digest in a
 // tag that its role has the policy it should, so that a look at it is enough.
-func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resource {
-	if there != "" {
-		return a.givenProfile(ctx, there)
+func (a *Cloud) profile(ctx context.Context, l *look, p pool) *resource {
+	if p.InstanceProfile != "" {
+		return a.givenProfile(ctx, p)
 	}
+	part := p.Name
 	name, policy := a.profileName(), controlPlanePolicy(a.place(), a.c.Spec.Addons.EBSCSI).JSON()
 	digest := token(policy)[:16]
 	role := a.role(ctx, part, name, policy, func() bool { _, err := l.profile(); return err == nil })
@@ -63,6 +64,9 @@ func (a *Cloud) profile(ctx context.Context, l *look, part, there string) *resou
 		}
 		var lacks []string
 		if !hasRole(p, name) {
+			if len(p.Roles) > 0 {
+				return "", nil, strangeRole(p)
+			}
 			lacks = append(lacks, "role")
 		}
 		if len(lacks) > 0 || iamTag(p.Tags, digestTag) != digest {
@@ -115,18 +119,23 @@ func (a *Cloud) ownRole(ctx context.Context, name string, full error) error {
 	case hasRole(out.InstanceProfile, name):
 		return nil
 	}
-	other := sdk.ToString(out.InstanceProfile.Roles[0].RoleName)
+	return strangeRole(out.InstanceProfile)
+}
+
+func strangeRole(p *iamtypes.InstanceProfile) error {
+	name, other := sdk.ToString(p.InstanceProfileName), sdk.ToString(p.Roles[0].RoleName)
 	return fmt.Errorf("somebody has given it the role %s, and it takes but one: take that out with `aws iam remove-role-from-instance-profile --instance-profile-name %s --role-name %s`, "+
 		"and run this again; or name a profile of your own under controlPlane.instanceProfile", other, name, other)
 }
 
 // givenProfile is one that is there. It is looked at, as EC2 can't tell one that is misspelt from one that it does not know of yet.
-func (a *Cloud) givenProfile(ctx context.Context, name string) *resource {
+func (a *Cloud) givenProfile(ctx context.Context, p pool) *resource {
+	name := p.InstanceProfile
 	r := &resource{kind: "instance-profile", name: name}
 	r.find = func() (string, []string, error) {
 		_, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &name})
 		if codeOf(err) == "NoSuchEntity" {
-			return "", nil, fmt.Errorf("the account %s has none of this name: write another instanceProfile, or none", a.account)
+			return "", nil, wrong(p.path+".instanceProfile", "the account %s has no instance profile %s: write another, or none", a.account, name)
 		}
 		return name, nil, err
 	}

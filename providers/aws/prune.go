@@ -2,7 +2,6 @@ package aws
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -17,7 +16,7 @@ func (a *Cloud) cutShort() bool {
 	return err == nil
 }
 
-// obsolete are ids of the tables of gateways that there are to be no more, as network.nat has changed, and of those that no subnet goes by. What a
+// obsolete are ids of the tables of gateways that there are to be no more, as that has changed, and of those that no subnet goes by. What a
 // subnet goes by may not be seen yet: the table that this run has found or made is none of them.
 func (w *network) obsolete(l *look) (ids []string, err error) {
 	subnets, err := l.subnets()
@@ -34,7 +33,7 @@ func (w *network) obsolete(l *look) (ids []string, err error) {
 		for _, s := range t.Associations {
 			id := sdk.ToString(s.SubnetId)
 			if at < 0 && id != "" && !slices.ContainsFunc(subnets, func(s ec2types.Subnet) bool { return *s.SubnetId == id }) {
-				return nil, fmt.Errorf("AWS: the route table %s (%s) is to be deleted, as network.nat has changed, and %s, which is not of the cluster, goes by it: have that go by another one, and run this again", name, *t.RouteTableId, id)
+				return nil, wrong("network.nat", "the route table %s (%s) is to be deleted, as that has changed, and %s, which is not of the cluster, goes by it: have that go by another one, and run this again", name, *t.RouteTableId, id)
 			}
 		}
 	}

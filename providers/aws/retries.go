@@ -2,7 +2,6 @@ package aws
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -18,17 +17,16 @@ const attempts = 12
 
 // backoff is how long a call waits before it is made again: as the SDK does, but people are told.
 type backoff struct {
-	longest  time.Duration
 	waits    *waits.List
-	answered *atomic.Bool // AWS has, in this run
+	answered atomic.Bool // AWS has, in this run
 }
 
 // BackoffDelay comes after so many attempts. An error ends the call: where nobody has ever answered, nobody will.
 func (b *backoff) BackoffDelay(attempt int, err error) (time.Duration, error) {
 	if !b.answered.Load() && attempt >= 4 && nobody(err) {
-		return 0, fmt.Errorf("%w: look at the region, at AWS_ENDPOINT_URL and AWS_PROFILE, and at HTTPS_PROXY", err)
+		return 0, err
 	}
-	d, e := retry.NewExponentialJitterBackoff(b.longest).BackoffDelay(attempt, err)
+	d, e := retry.NewExponentialJitterBackoff(retry.DefaultMaxBackoff).BackoffDelay(attempt, err)
 	if attempt > 1 {
 		why := codeOf(err)
 		if inner := (net.Error)(nil); why == "" && errors.As(err, &inner) {
@@ -40,7 +38,4 @@ func (b *backoff) BackoffDelay(attempt int, err error) (time.Duration, error) {
 }
 
 // nobody tells that nobody listens where AWS is asked, or that there is no such place.
-func nobody(err error) bool {
-	var dns *net.DNSError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) && dns.IsNotFound
-}
+func nobody(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) || noHost(err) }

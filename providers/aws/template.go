@@ -1,11 +1,8 @@
 package aws
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -70,74 +67,8 @@ func (a *Cloud) template(ctx context.Context, l *look, p pool, key, image *resou
 	return r
 }
 
-// canonical is the account of Ubuntu's images, by partition.
-var canonical = map[string]string{"aws": "099720109477", "aws-cn": "837727238323", "aws-us-gov": "513442679011"}
-
-// image is what a pool's new machines boot: that of the document, or the newest of Ubuntu's for their architecture. Its
-// value is the name of its root device.
-func (a *Cloud) image(ctx context.Context, p pool) *resource {
-	r := &resource{name: "image of " + p.Name}
-	r.find = func() (string, []string, error) {
-		in := &ec2.DescribeImagesInput{ImageIds: []string{p.Image}}
-		if p.Image == "" {
-			arch, err := a.architecture(ctx, p.InstanceType)
-			if err != nil {
-				return "", nil, err
-			}
-			owner := canonical[a.partition]
-			if owner == "" {
-				return "", nil, fmt.Errorf("Canonical publishes no image in %s: name one under image", a.region)
-			}
-			name := map[string]string{"arm64": "arm64", "x86_64": "amd64"}[arch]
-			in = &ec2.DescribeImagesInput{Owners: []string{owner}, Filters: []ec2types.Filter{filter("name", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-"+name+"-server-*"),
-				filter("architecture", arch), filter("state", "available")}}
-		}
-		all, err := pages(func(next *string) ([]ec2types.Image, *string, error) {
-			in.NextToken = next
-			out, err := a.ec2.DescribeImages(ctx, in)
-			if err != nil {
-				return nil, nil, err
-			}
-			return out.Images, out.NextToken, nil
-		})
-		if err != nil {
-			return "", nil, err
-		}
-		if len(all) == 0 {
-			return "", nil, fmt.Errorf("there is none of Ubuntu 24.04 in %s: name one under image", a.region)
-		}
-		newest := slices.MaxFunc(all, func(x, y ec2types.Image) int {
-			return strings.Compare(sdk.ToString(x.CreationDate), sdk.ToString(y.CreationDate))
-		})
-		r.value = cmp.Or(sdk.ToString(newest.RootDeviceName), "/dev/sda1")
-		return *newest.ImageId, nil, nil
-	}
-	return r
-}
-
-func (a *Cloud) architecture(ctx context.Context, instanceType string) (string, error) {
-	out, err := a.ec2.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []ec2types.InstanceType{ec2types.InstanceType(instanceType)}})
-	if codeOf(err) == "InvalidInstanceType" || err == nil && len(out.InstanceTypes) == 0 {
-		return "", fmt.Errorf("%s has no instances of type %s: choose another instanceType", a.region, instanceType)
-	}
-	if err != nil {
-		return "", err
-	}
-	if i := out.InstanceTypes[0].ProcessorInfo; i != nil {
-		for _, arch := range i.SupportedArchitectures {
-			if arch == ec2types.ArchitectureTypeArm64 || arch == ec2types.ArchitectureTypeX8664 {
-				return string(arch), nil
-			}
-		}
-	}
-	return "", fmt.Errorf("%s is neither x86_64 nor arm64: choose another instanceType", instanceType)
-}
-
 func (p pool) describe() string {
-	s := p.InstanceType
-	if p.DiskGiB != 0 {
-		s += fmt.Sprintf(", %d GiB", p.DiskGiB)
-	}
+	s := fmt.Sprintf("%s, %d GiB", p.InstanceType, p.DiskGiB)
 	if p.Image != "" {
 		s += ", " + p.Image
 	}

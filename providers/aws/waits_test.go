@@ -4,7 +4,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,7 +81,7 @@ func TestNobodyAnswers(t *testing.T) {
 	l.Close()
 	_, refused := net.Dial("tcp", l.Addr().String())
 	w := &waits.List{}
-	b := &backoff{0, w, &atomic.Bool{}}
+	b := &backoff{waits: w}
 	for attempt := 1; attempt < attempts; attempt++ {
 		if _, err := b.BackoffDelay(attempt, refused); (err != nil) != (attempt >= 4) {
 			t.Errorf("after %d tries: %v", attempt, err)

@@ -44,7 +44,7 @@ func (a *Cloud) chooseZones(l *look) ([]string, error) {
 	slices.Sort(names)
 	for _, z := range named {
 		if !slices.Contains(names, z) {
-			return nil, fmt.Errorf("AWS: network.zones: %s is none of %s, or has neither NAT gateways nor network load balancers: choose among %s", z, a.region, strings.Join(names, ", "))
+			return nil, wrong("network.zones", "%s is none of %s, or has neither NAT gateways nor network load balancers: choose among %s", z, a.region, strings.Join(names, ", "))
 		}
 	}
 	switch {
@@ -69,25 +69,6 @@ func divide(vpc netip.Prefix, zones int) (public, private []string) {
 		public = append(public, nth(nth(vpc, 7), i).String())
 	}
 	return public, private
-}
-
-// unchanged refuses a network whose subnets are others than those that are there: nodes can't move.
-func unchanged(l *look, cidr string, ranges map[string]string) error {
-	const fixed = "network.zones can only grow, at the end, and neither cidr nor `nat: none` can change: write what they were, or end this cluster first with `kubewright down`"
-	vpc, err := ourVPC(l)
-	if err != nil {
-		return explain(err)
-	}
-	if vpc != nil && sdk.ToString(vpc.CidrBlock) != cidr {
-		return fmt.Errorf("AWS: the VPC of the cluster is %s, and not %s: %s", sdk.ToString(vpc.CidrBlock), cidr, fixed)
-	}
-	all, err := l.subnets()
-	for _, s := range all {
-		if name := tagOf(s.Tags, partTag); ranges[name] != sdk.ToString(s.CidrBlock) {
-			return fmt.Errorf("AWS: the cluster has a subnet %s, %s, for which the document has no place any more: %s", name, sdk.ToString(s.CidrBlock), fixed)
-		}
-	}
-	return explain(err)
 }
 
 // ourVPCID is the id of the cluster's VPC, of which its subnets tell where it is not seen; empty: there is none.

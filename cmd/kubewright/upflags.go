@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sys/unix"
+
+	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/manifests"
+	"github.com/kubewright/kubewright/phases"
+)
+
+// foresee tells all that is wrong with the flags of an up that makes machines, before there are any.
+func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfig, picture string) error {
+	all := multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore), o.ssh.Check(), o.apply(&c.Spec.Artifacts))
+	_, err := o.openCatalogue()
+	all = multierror.Append(all, err)
+	if o.bundle == "" {
+		_, err = o.artifactOptions.named()
+	} else if l, e := o.readLock(ctx, o.bundle); e != nil && isURL(o.bundle) && !errors.As(e, new(usageError)) {
+		return fmt.Errorf("--bundle: %w", e) // nobody's mistake: who serves it does not answer
+	} else if e != nil {
+		err = fmt.Errorf("--bundle: %w", e)
+	} else {
+		err = o.held(l)
+	}
+	all = multierror.Append(all, err)
+	if p := c.Spec.Patches; p != "" {
+		if _, err := manifests.LoadPatches(os.DirFS(p)); err != nil {
+			all = multierror.Append(all, fmt.Errorf("spec.patches: %w", err))
+		}
+	}
+	if picture != "" {
+		if err := canWrite(filepath.Dir(picture)); err != nil {
+			all = multierror.Append(all, fmt.Errorf("--timeline: %w", err))
+		}
+	}
+	if kubeconfig != "none" && !o.prepare {
+		if err := checkKubeconfig(kubeconfig); err != nil {
+			all = multierror.Append(all, fmt.Errorf("--kubeconfig: %w: name another file, or none", err))
+		}
+	}
+	return misuse(config.Errors(all))
+}
+
+// checkKubeconfig tells whether a cluster could be added to a kubeconfig, and touches nothing.
+func checkKubeconfig(named string) error {
+	path, err := kubeconfigPath(named, os.Getenv, os.Geteuid(), homeOf)
+	if err != nil {
+		return err
+	}
+	if err := canWrite(filepath.Dir(path)); err != nil { // where the lock comes
+		return err
+	}
+	target, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	if err := canWrite(filepath.Dir(target)); err != nil {
+		return err
+	}
+	_, _, err = loadKubeconfig(target)
+	return err
+}
+
+// canWrite tells whether files can be made in a folder, or the folder itself, with those above it.
+func canWrite(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)) && dir != filepath.Dir(dir):
+		return canWrite(filepath.Dir(dir))
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is no folder", dir)
+	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("nothing can be written in %s: %w", dir, err)
+	}
+	return nil
+}
