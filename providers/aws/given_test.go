@@ -231,7 +231,7 @@ func TestWhatIsNotOursKeepsWhatItStandsOn(t *testing.T) {
 	var warned []string
 	a.Warn = func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }
 	_, err = a.Delete(ctx)
-	if len(warned) != 1 || !strings.Contains(warned[0], "in the way of ") || !strings.Contains(warned[0], "instance "+theirs) {
+	if len(warned) != 1 || !strings.Contains(warned[0], "in the way of ") || !strings.Contains(warned[0], "instance "+theirs) || strings.Count(warned[0], "eni-") != 1 {
 		t.Errorf("meanwhile it is said: %q", warned)
 	}
 	wants(t, err, "this is left", "subnet "+tagOf(subnets[0].Tags, partTag), "vpc vpc", "not of the cluster", "instance "+theirs)

@@ -17,6 +17,7 @@ import (
 type blockage struct {
 	is          func(state string)
 	said, users string
+	others      []string // at the last look
 	looked      time.Time
 }
 
@@ -32,10 +33,11 @@ func (a *Cloud) tellLeft(ctx context.Context, levels [][]thing, l *left, b *bloc
 		how = append(how, some(going)+" being deleted")
 	}
 	if len(l.why) > 0 {
-		if time.Since(since) > 2*a.Pause && time.Since(b.looked) > 6*a.Pause {
+		if time.Since(since) > 2*a.Pause && time.Since(b.looked) > 3*a.Pause {
 			users, others := a.users(ctx, levels)
-			b.users, b.looked = some(users), time.Now()
-			if said := strings.Join(others, ", "); said != "" && said != b.said {
+			stay := slices.DeleteFunc(slices.Clone(others), func(o string) bool { return !slices.Contains(b.others, o) }) // what is the cluster's may show late as such
+			b.users, b.others, b.looked = some(users), others, time.Now()
+			if said := strings.Join(stay, ", "); said != "" && said != b.said {
 				b.said = said
 				a.Warn("in the way of %s, and not of the cluster: %s: remove that; it is waited for until nothing has gone for %s", some(sorted(l.why)), said, a.Patience)
 			}
@@ -93,10 +95,16 @@ func (a *Cloud) users(ctx context.Context, levels [][]thing) (balancers, others 
 		}
 		return out.NetworkInterfaces, out.NextToken, nil
 	})
+	ours := a.endings(ctx)
 	for _, n := range some {
 		what := sdk.ToString(n.Description)
+		of := what[strings.LastIndex(what, " ")+1:] // as in: Interface for NAT Gateway nat-...
 		if n.Attachment != nil && n.Attachment.InstanceId != nil {
-			what = "instance " + *n.Attachment.InstanceId
+			of = *n.Attachment.InstanceId
+			what = "instance " + of
+		}
+		if ours[of] {
+			continue
 		}
 		if what = strings.TrimSpace(*n.NetworkInterfaceId + " " + what); strings.HasPrefix(sdk.ToString(n.Description), "ELB ") {
 			balancers = append(balancers, what)
@@ -105,4 +113,18 @@ func (a *Cloud) users(ctx context.Context, levels [][]thing) (balancers, others 
 		}
 	}
 	return balancers, others
+}
+
+// endings are the IDs of the cluster's machines and NAT gateways, also of those that have ended: their network interfaces may show for longer.
+func (a *Cloud) endings(ctx context.Context) map[string]bool {
+	l, ids := a.look(ctx), map[string]bool{}
+	machines, _ := l.instances()
+	for _, i := range machines {
+		ids[*i.InstanceId] = true
+	}
+	nats, _ := l.nats()
+	for _, n := range nats {
+		ids[*n.NatGatewayId] = true
+	}
+	return ids
 }
