@@ -98,7 +98,9 @@ func TestDownAfterARunThatWasKilledLeavesNothing(t *testing.T) {
 			killed(t, c, small, n, done)
 			a := connect(t, parse(t, small))
 			a.Say = func(string, ...any) {}
-			a.Warn = func(f string, args ...any) { t.Errorf("killed at call %d (done: %v), down warns: "+f, append([]any{n, done}, args...)...) }
+			a.Warn = func(f string, args ...any) {
+				t.Errorf("killed at call %d (done: %v), down warns: "+f, append([]any{n, done}, args...)...)
+			}
 			if _, err := a.Delete(t.Context()); err != nil {
 				t.Errorf("killed at call %d (done: %v), down: %v", n, done, err)
 			}
