@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -32,14 +33,14 @@ func cordon(ctx context.Context, c *Cluster) (string, error) {
 	if err := c.setCordon(ctx, n.name, true); err != nil {
 		return "", err
 	}
-	reason, err := c.keptOut(ctx, ns, n)
+	name, reason, err := c.keptOut(ctx, ns, n)
 	// Also when the run was cancelled meanwhile. What fails here, the cleaning up does again.
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := lines(err, c.setCordon(back, n.name, false)); err != nil {
 		return "", err
 	}
-	w := watched{c.client.CoreV1().RESTClient(), "pods", ns, keptOut, ""}
+	w := watched{c.client.CoreV1().RESTClient(), "pods", ns, name, ""}
 	err = await(ctx, w, startLimit, func(all []*corev1.Pod) (bool, string) {
 		return len(all) == 1 && all[0].Spec.NodeName == n.name, "no scheduler has brought it there"
 	})
@@ -49,19 +50,24 @@ func cordon(ctx context.Context, c *Cluster) (string, error) {
 	return fmt.Sprintf("while %s was cordoned, a pod for it stayed pending (%s); after that it went there", n.name, reason), nil
 }
 
-// keptOut is the pod for a node that is cordoned.
-const keptOut = "kept-out"
-
-func (c *Cluster) keptOut(ctx context.Context, ns string, n node) (reason string, err error) {
-	p := c.pod(keptOut, "", "wait")
-	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: n.is.Labels[corev1.LabelHostname]}
-	if err := c.createPod(ctx, ns, p); err != nil {
-		return "", err
+// keptOut makes a pod for a node that is cordoned, and waits until the scheduler leaves it alone. A scheduler may see a pod
+// before it sees what was done to a node a moment earlier: then it is given another one.
+func (c *Cluster) keptOut(ctx context.Context, ns string, n node) (name, reason string, err error) {
+	for try := 1; try == 1 || try <= 5 && errors.Is(err, errScheduled); try++ {
+		if try > 1 {
+			time.Sleep(time.Second)
+		}
+		name = fmt.Sprintf("kept-out-%d", try)
+		p := c.pod(name, "", "wait")
+		p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: n.is.Labels[corev1.LabelHostname]}
+		if err := c.createPod(ctx, ns, p); err != nil {
+			return "", "", err
+		}
+		if reason, err = c.awaitUnschedulable(ctx, ns, name); err != nil {
+			err = fmt.Errorf("node %s is cordoned, and pod %s that wants to go there: %w", n.name, name, err)
+		}
 	}
-	if reason, err = c.awaitUnschedulable(ctx, ns, p.Name); err != nil {
-		return "", fmt.Errorf("node %s is cordoned, and a pod that wants to go there: %w", n.name, err)
-	}
-	return reason, nil
+	return name, reason, err
 }
 
 // forAll tells of a node that takes any pod; one that has our toleration, if it is a control plane.

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +56,12 @@ func scheduling(ctx context.Context, c *Cluster) (string, error) {
 	return fmt.Sprintf("free pod went to %s; bound pod runs on %s; one that asks for %s CPUs stays pending: %s", chosen, last, tooMuch, reason), err
 }
 
+// errScheduled is of a pod that ought to find no place.
+var errScheduled = errors.New("the scheduler has found a place for it")
+
+// awaitUnschedulable waits until the scheduler has said that a pod fits nowhere; [errScheduled]: it does.
 func (c *Cluster) awaitUnschedulable(ctx context.Context, ns, name string) (reason string, err error) {
+	scheduled := false
 	w := watched{c.client.CoreV1().RESTClient(), "pods", ns, name, ""}
 	err = await(ctx, w, startLimit, func(all []*corev1.Pod) (bool, string) {
 		if len(all) == 0 {
@@ -68,7 +74,11 @@ func (c *Cluster) awaitUnschedulable(ctx context.Context, ns, name string) (reas
 			// What follows is about claims and preemption, which are not the reason.
 			reason, _, _ = strings.Cut(all[0].Status.Conditions[i].Message, ". ")
 		}
-		return i >= 0 && all[0].Status.Phase == corev1.PodPending, podState(all[0]) + ", and no scheduler says that it fits nowhere"
+		scheduled = all[0].Spec.NodeName != ""
+		return scheduled || i >= 0, podState(all[0]) + ", and no scheduler says that it fits nowhere"
 	})
+	if scheduled {
+		err = errScheduled
+	}
 	return reason, err
 }
