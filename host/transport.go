@@ -39,6 +39,15 @@ type UnreachableError struct{ Err error }
 func (e *UnreachableError) Error() string { return e.Err.Error() }
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
+// BehindError is of a host to whose jump host there is no way.
+type BehindError struct {
+	Host string
+	Err  error // the jump host's, and so that of all who are behind it
+}
+
+func (e *BehindError) Error() string { return e.Host + ": jump host: " + e.Err.Error() }
+func (e *BehindError) Unwrap() error { return e.Err }
+
 // ForbiddenError is what the way to a machine does not do, however long one waits.
 type ForbiddenError struct{ Err error }
 

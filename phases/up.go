@@ -181,10 +181,12 @@ func (u *Up) askMembers(ctx context.Context, alive []*Machine) (EtcdMembers, boo
 func (u *Up) mayBegin() error {
 	var silent, traced []string
 	var why *multierror.Error
+	behind := true // all who are silent are, and their jump host is
 	for _, m := range u.controlPlanes() {
 		switch {
 		case m.Err != nil:
 			silent, why = append(silent, m.Node.Name), multierror.Append(why, m.Err)
+			behind = behind && errors.As(m.Err, new(*host.BehindError))
 		case m.traces(u.Cluster) && u.shared[pki.CA+".crt"] == nil:
 			traced = append(traced, m.Node.Name)
 		}
@@ -194,11 +196,14 @@ func (u *Up) mayBegin() error {
 		return fmt.Errorf("%d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: begin with %d or %d", planes, planes-1, planes+1)
 	}
 	if silent != nil {
-		next := "take it out of the document"
-		if made {
-			next = "if it has none, terminate it in EC2, and `kubewright up` makes another"
+		next := "bring it up, or take it out of the document"
+		switch {
+		case behind:
+			next = "see to the jump host, or to what leads to it, first"
+		case made:
+			next = "bring it up, or if it has none, terminate it in EC2, and `kubewright up` makes another"
 		}
-		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; bring it up, or %s: %w", strings.Join(silent, ", "), next, config.Errors(why))
+		return fmt.Errorf("no control plane that answers has a cluster, and %s cannot be asked: it may have one, and a second one is not made beside it; %s: %w", strings.Join(silent, ", "), next, config.Errors(why))
 	}
 	if traced != nil {
 		return fmt.Errorf("%s was part of a cluster whose certificate authority is on no control plane here: name the control plane that has it in the document, or take the host out with `kubewright reset`", strings.Join(traced, ", "))

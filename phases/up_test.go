@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/host"
 	"github.com/kubewright/kubewright/manifests"
 	"github.com/kubewright/kubewright/pki"
 )
@@ -55,6 +56,9 @@ func TestAClusterIsBegunOnlyWhereThereIsNone(t *testing.T) {
 		"one is down, of machines that are made": {func(u *Up) {
 			u.Cluster.Spec.Provider.Name, u.Machines[1].Err = "aws", errDown
 		}, "bring it up, or if it has none, terminate it in EC2, and `kubewright up` makes another: no route to host"},
+		"their jump host is down": {func(u *Up) {
+			u.Cluster.Spec.Provider.Name, u.Machines[1].Err = "aws", &host.BehindError{Host: "cp-2", Err: errDown}
+		}, "a second one is not made beside it; see to the jump host, or to what leads to it, first: cp-2: jump host: no route to host"},
 		"one is not there":                   {func(u *Up) { u.Machines = u.Machines[1:] }, "2 control planes: etcd on an even number"},
 		"one is not there, and will be made": {func(u *Up) { u.Machines, u.Cluster.Spec.Provider.Name = u.Machines[1:], "aws" }, ""},
 		"traces on a worker say little":      {func(u *Up) { u.Machines[3].Facts.Present[pki.KubeletConf] = true }, ""},

@@ -117,7 +117,7 @@ func TellOnce(machines []*phases.Machine) {
 	first := map[string]string{}
 	for _, planes := range []bool{true, false} {
 		for _, m := range machines {
-			var behind *ssh.BehindError
+			var behind *host.BehindError
 			if m.Node.Has(config.ControlPlaneRole) != planes || !errors.As(m.Err, &behind) {
 				continue
 			}

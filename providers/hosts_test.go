@@ -17,7 +17,7 @@ import (
 
 func TestAJumpHostIsToldOfOnce(t *testing.T) {
 	behind := func(name string, role config.Role, why string) *phases.Machine {
-		return &phases.Machine{Node: config.Node{Name: name, Roles: []config.Role{role}}, Err: &ssh.BehindError{Host: name, Err: &host.UnreachableError{Err: errors.New(why)}}}
+		return &phases.Machine{Node: config.Node{Name: name, Roles: []config.Role{role}}, Err: &host.BehindError{Host: name, Err: &host.UnreachableError{Err: errors.New(why)}}}
 	}
 	all := []*phases.Machine{behind("w-1", config.WorkerRole, "refused"), behind("cp-1", config.ControlPlaneRole, "refused"), behind("w-2", config.WorkerRole, "no route"), {}}
 	TellOnce(all)

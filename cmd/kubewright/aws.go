@@ -114,6 +114,10 @@ func (o *awsOptions) complete(ctx context.Context, c *config.Cluster, makes bool
 		return fmt.Errorf("there is no machine of %s yet: make them with `kubewright up`, or look at region and account", c.Metadata.Name)
 	}
 	c.Spec.Hosts = append(c.Spec.Hosts, o.cloud.Surplus()...)
+	if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Has(config.ControlPlaneRole) }) {
+		return cloudError{fmt.Errorf("%s has %d %s in EC2, and no control plane: `kubewright up` makes those, and a new cluster; if there was one, its etcd is gone with them, and its workers are to go, too (`kubewright down`)",
+			c.Metadata.Name, len(c.Spec.Hosts), plural("machine", len(c.Spec.Hosts)))}
+	}
 	return nil
 }
 

@@ -105,6 +105,9 @@ func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) 
 		defer over()
 		return u.Release(ctx, 5*time.Minute)
 	}()
+	if unreached := (*host.UnreachableError)(nil); errors.As(err, &unreached) { // what else there is to say of it, is not of an end
+		err = fmt.Errorf("it cannot be asked: %w", unreached)
+	}
 	switch {
 	case errors.As(err, new(*host.LockedError)):
 		return err

@@ -137,7 +137,7 @@ func (c *Client) Connect(ctx context.Context, name string, to config.SSH) (*Tran
 	var before *link
 	for i := range route[:len(route)-1] {
 		if before, err = c.jump(ctx, before, route[:i+1]); err != nil {
-			return nil, &BehindError{e.String(), err}
+			return nil, &host.BehindError{Host: e.String(), Err: err}
 		}
 	}
 	l, err := c.link(ctx, before, e)
@@ -146,15 +146,6 @@ func (c *Client) Connect(ctx context.Context, name string, to config.SSH) (*Tran
 	}
 	return &Transport{link: l, shared: c, before: before, root: newRoot(), relays: map[string]string{}}, nil
 }
-
-// BehindError is of a host to whose jump host there is no way.
-type BehindError struct {
-	Host string
-	Err  error // the jump host's, and so that of all who are behind it
-}
-
-func (e *BehindError) Error() string { return e.Host + ": jump host: " + e.Err.Error() }
-func (e *BehindError) Unwrap() error { return e.Err }
 
 // jump gives the connection to the last host of a route. It is shared: a bastion drops those who
 // knock a hundred times at once (MaxStartups).
