@@ -55,12 +55,20 @@ type AWSLoadBalancer struct {
 
 // AWSMachines are machines that are alike.
 type AWSMachines struct {
-	Count        int    `json:"count,omitempty"`
+	Count        *int   `json:"count,omitempty"`        // of control planes 1 where nothing is written; of a pool it has to be
 	InstanceType string `json:"instanceType,omitempty"` // t3.medium; its architecture is that of the image
 	Image        string `json:"image,omitempty"`        // ami-...; empty: for a new machine the newest Ubuntu 24.04 of Canonical's
 	DiskGiB      int32  `json:"diskGiB,omitempty"`      // of the root volume, gp3, encrypted: 40
 	// InstanceProfile is the name of one that is there; empty: control planes get one with least privileges, which is made, and workers none.
 	InstanceProfile string `json:"instanceProfile,omitempty"`
+}
+
+// Number is how many there are to be; of a pool whose count is not written 0.
+func (m AWSMachines) Number() int {
+	if m.Count == nil {
+		return 0
+	}
+	return *m.Count
 }
 
 // AWSPool are workers that are alike.

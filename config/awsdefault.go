@@ -40,8 +40,9 @@ func (p *AWSProvider) Default() {
 		set(&p.SSH.Bastion, "t4g.nano")
 	}
 	set(&p.LoadBalancer.Scheme, "internet-facing")
-	if p.ControlPlane.Count == 0 {
-		p.ControlPlane.Count = 1
+	if p.ControlPlane.Count == nil {
+		one := 1
+		p.ControlPlane.Count = &one
 	}
 	p.ControlPlane.defaults()
 	for i := range p.Pools {
@@ -110,7 +111,7 @@ func (c *Cluster) validateAWS() *problems {
 			p.add(path+".ssh.bastion", "it needs a public subnet, and nodes in private ones: leave it out, or name network.publicSubnets")
 		}
 	}
-	if n := a.ControlPlane.Count; n < 1 || n%2 == 0 || n > 7 {
+	if n := a.ControlPlane.Number(); n < 1 || n%2 == 0 || n > 7 {
 		p.add(path+".controlPlane.count", "%d: etcd wants an odd number, write 1, 3 or 5", n)
 	}
 	p.awsMachines(path+".controlPlane", a.ControlPlane)
@@ -122,8 +123,8 @@ func (c *Cluster) validateAWS() *problems {
 			p.add(at+".name", "%q is taken: choose another", pool.Name)
 		}
 		names[pool.Name] = true
-		if pool.Count < 0 {
-			p.add(at+".count", "%d: write how many there are to be", pool.Count)
+		if pool.Number() < 0 {
+			p.add(at+".count", "%d: write how many there are to be", pool.Number())
 		}
 		p.awsMachines(at, pool.AWSMachines)
 		if len(pool.Zones) > 0 && len(a.Network.Zones) > 0 {
@@ -135,59 +136,6 @@ func (c *Cluster) validateAWS() *problems {
 		}
 	}
 	return p
-}
-
-// ForeseeAWS is [Cluster.ValidateAWS], and [Cluster.Validate] of the document as it will be when its machines are there: what is wrong
-// with it is found before any is made.
-func (c *Cluster) ForeseeAWS() error {
-	b, err := c.Print()
-	if err != nil {
-		return err
-	}
-	later, err := Parse(b)
-	if err != nil {
-		return err
-	}
-	later.DefaultAWS()
-	a := &later.Spec.Provider.AWS
-	p := later.validateAWS()
-	if cidr, err := netip.ParsePrefix(a.Network.CIDR); err == nil && cidr.Bits() > awsSmallest && cidr.Bits() <= awsDivided {
-		p.awsRange(a.Network.CIDR)
-	}
-	p.routed(*a, later.Spec.Network.CNI)
-	for i, pool := range a.Pools {
-		p.marks(fmt.Sprintf("spec.provider.aws.pools[%d]", i), pool.Labels, pool.Taints)
-	}
-	if err := Errors(p.all); err != nil {
-		return err
-	}
-	n := a.ControlPlane.Count
-	for _, pool := range a.Pools {
-		n += pool.Count
-	}
-	for i := range n {
-		later.Spec.Hosts = append(later.Spec.Hosts, Node{Name: fmt.Sprint("machine-", i)})
-	}
-	later.Spec.ControlPlane.Endpoint = "load-balancer.invalid"
-	later.Default(Versions{})
-	return later.Validate()
-}
-
-// routed refuses pod networks without encapsulation over several subnets: what is between those knows no pod's address.
-func (p *problems) routed(a AWSProvider, n CNI) {
-	field, value := "flannel.backend", n.Flannel.Backend
-	if n.Name == "calico" {
-		field, value = "calico.encapsulation", n.Calico.Encapsulation
-	}
-	if value != "host-gw" && value != "none" {
-		return
-	}
-	switch {
-	case a.Network.Own() && len(a.Network.Zones) != 1:
-		p.add("spec.network.cni."+field, "%s works within one subnet, as AWS's routers know no addresses of pods, and there is one in each zone: write vxlan, or a single zone under spec.provider.aws.network.zones", value)
-	case len(a.Network.Subnets) > 1:
-		p.add("spec.network.cni."+field, "%s works within one subnet, as AWS's routers know no addresses of pods, and nodes are to be in %d: write vxlan, or name one under spec.provider.aws.network.subnets", value, len(a.Network.Subnets))
-	}
 }
 
 func (p *problems) awsMachines(path string, m AWSMachines) {

@@ -18,7 +18,7 @@ func onAWS(t *testing.T, aws string) *Cluster {
 func TestDefaultsOfAWS(t *testing.T) {
 	a := onAWS(t, "{pools: [{name: w, count: 2}]}").Spec.Provider.AWS
 	if a.Network.CIDR != "10.0.0.0/16" || a.Network.NAT != "single" || a.SSH.Bastion != "t4g.nano" || a.SSH.User != "ubuntu" || a.LoadBalancer.Scheme != "internet-facing" ||
-		a.ControlPlane != (AWSMachines{Count: 1, InstanceType: "t3.medium", DiskGiB: 40}) || a.Pools[0].InstanceType != "t3.medium" || a.Pools[0].DiskGiB != 40 {
+		a.ControlPlane.Number() != 1 || a.ControlPlane.InstanceType != "t3.medium" || a.ControlPlane.DiskGiB != 40 || a.Pools[0].InstanceType != "t3.medium" || a.Pools[0].DiskGiB != 40 {
 		t.Errorf("%+v", a)
 	}
 	for _, without := range []string{"{network: {nat: none}}", "{ssh: {proxyJump: me@192.0.2.1}}", "{network: {vpc: vpc-0a, subnets: [subnet-0a]}}"} {
@@ -34,8 +34,9 @@ func TestDefaultsOfAWS(t *testing.T) {
 func TestWhatIsWrongWithAWS(t *testing.T) {
 	for aws, want := range map[string]string{
 		"{controlPlane: {count: 4}}": "controlPlane.count: 4",
-		"{account: '12'}":            "account: \"12\": write the twelve digits",
-		"{tags: {Name: a}}":          "tags.Name: is not yours to set", "{tags: {kubewright.dev/part: a}}": "tags.kubewright.dev/part: is not", "{tags: {kubernetes.io/cluster/b: owned}}": "tags.kubernetes.io/cluster/b: is not", "{tags: {AWS:x: a}}": "tags.AWS:x: is not",
+		"{controlPlane: {count: 0}}": "controlPlane.count: 0: etcd wants an odd number, write 1, 3 or 5", "{pools: [{name: a}]}": "pools[0].count: there is none: write how many",
+		"{account: '12'}":   "account: \"12\": write the twelve digits",
+		"{tags: {Name: a}}": "tags.Name: is not yours to set", "{tags: {kubewright.dev/part: a}}": "tags.kubewright.dev/part: is not", "{tags: {kubernetes.io/cluster/b: owned}}": "tags.kubernetes.io/cluster/b: is not", "{tags: {AWS:x: a}}": "tags.AWS:x: is not",
 		"{tags: {kubernetes.io/role/elb: '1'}}":                                     "tags.kubernetes.io/role/elb: is not",
 		"{tags: {aws:x: a}}":                                                        "tags.aws:x: is not yours to set",
 		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
@@ -74,7 +75,10 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 	if err := onAWS(t, "{controlPlane: {count: 3}, pools: [{name: w, count: 0}]}").ValidateAWS(); err != nil {
 		t.Error(err)
 	}
-	c := onAWS(t, "{}")
+	c := onAWS(t, "{pools: [{name: w, count: 0}]}")
+	if b, err := c.Print(); err != nil || !strings.Contains(string(b), "count: 0\n") || !strings.Contains(string(b), "count: 1\n") {
+		t.Errorf("%s%v", b, err)
+	}
 	c.Spec.Hosts, c.Spec.ControlPlane.Endpoint, c.Metadata.Name = []Node{{Name: "a"}}, "a:6443", "A"
 	for _, want := range []string{"spec.hosts: the hosts of provider aws are made", "spec.controlPlane.endpoint", "metadata.name"} {
 		if err := c.ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {

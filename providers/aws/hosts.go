@@ -94,7 +94,7 @@ func (a *Cloud) nodePools() []pool {
 func (a *Cloud) allPools() []pool {
 	all := a.nodePools()
 	if a.hasBastion() {
-		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{Count: 1, InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}}, path: "ssh.bastion", public: true})
+		all = append(all, pool{AWSPool: config.AWSPool{Name: bastionPart, AWSMachines: config.AWSMachines{InstanceType: a.aws.SSH.Bastion, DiskGiB: 8}}, path: "ssh.bastion", public: true})
 	}
 	return all
 }
@@ -139,7 +139,7 @@ func (a *Cloud) node(p pool, i ec2types.Instance, jump string) config.Node {
 	n.Labels = map[string]string{PoolLabel: p.Name}
 	if p.Name == planesPool {
 		n.Roles = []config.Role{config.ControlPlaneRole}
-		if !slices.ContainsFunc(a.aws.Pools, func(p config.AWSPool) bool { return p.Count > 0 }) {
+		if !slices.ContainsFunc(a.aws.Pools, func(p config.AWSPool) bool { return p.Number() > 0 }) {
 			n.Roles = append(n.Roles, config.WorkerRole) // pods have to be somewhere
 		}
 	}

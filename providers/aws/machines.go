@@ -35,7 +35,7 @@ type pool struct {
 // machines is how many nodes there are to be.
 func (a *Cloud) machines() (n int) {
 	for _, p := range a.nodePools() {
-		n += p.Count
+		n += p.Number()
 	}
 	return n
 }
@@ -44,7 +44,7 @@ func (p pool) parts() (all []string) {
 	if p.Name == bastionPart {
 		return []string{bastionPart}
 	}
-	for i := range p.Count {
+	for i := range p.Number() {
 		all = append(all, fmt.Sprintf("%s-%d", p.Name, i))
 	}
 	return all

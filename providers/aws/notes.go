@@ -29,7 +29,7 @@ func (a *Cloud) settings(l *look) (notes []string, err error) {
 		}
 		if len(others) > 0 {
 			next := "terminate those that are there, one at a time, and `kubewright up` makes others"
-			if p.Name == planesPool && p.Count == 1 {
+			if p.Name == planesPool && p.Number() == 1 {
 				next = "there is but one control plane, with which the cluster would go"
 			}
 			notes = append(notes, fmt.Sprintf("%s, and stays so; %s applies to new machines only: %s", strings.Join(others, "; "), p.describe(), next))
