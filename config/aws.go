@@ -40,7 +40,7 @@ type AWSSSH struct {
 	IdentityFile string `json:"identityFile,omitempty"`
 	// From are the ranges from which the nodes, or the bastion, may be reached by SSH. Empty: everybody's, as the public address of who
 	// runs this can't be known; but the VPC's own where nodes have no public addresses, and there is no bastion.
-	From []string `json:"from,omitempty"`
+	From []string `json:"from,omitzero"`
 	// Bastion is a small machine in a public subnet through which nodes in private ones are reached: its size; none: ProxyJump or a VPN
 	// leads there. Default: t4g.nano where the nodes are in private subnets of the cluster's own VPC, unless there is a ProxyJump.
 	Bastion   string `json:"bastion,omitempty"`
@@ -50,7 +50,7 @@ type AWSSSH struct {
 // AWSLoadBalancer is a network load balancer.
 type AWSLoadBalancer struct {
 	Scheme string   `json:"scheme,omitempty"` // internet-facing, or internal
-	From   []string `json:"from,omitempty"`   // ranges from which the API is reached, beside the nodes; empty: everybody's, or nobody's of an internal one but the VPC's
+	From   []string `json:"from,omitzero"`    // ranges from which the API is reached, beside the nodes; empty: everybody's, or nobody's of an internal one but the VPC's
 }
 
 // AWSMachines are machines that are alike.

@@ -70,6 +70,7 @@ var (
 	// reserved are tags that have a meaning for us, or for AWS, which knows that one in any case.
 	reserved = regexp.MustCompile(`^(Name$|kubewright\.dev/|kubernetes\.io/cluster/|kubernetes\.io/role/(internal-)?elb$|(?i:aws):)`)
 	account  = regexp.MustCompile(`^[0-9]{12}$`)
+	region   = regexp.MustCompile(`^([a-z]+(?:-[a-z]+)+-[0-9]+)(-.+|[a-z])?$`) // and what makes a zone of its name
 )
 
 // ValidateAWS looks at the part of a document that machines in EC2 are made of, with its defaults. What was made of one that passes may be ended with it.
@@ -78,12 +79,17 @@ func (c *Cluster) ValidateAWS() error { return Errors(c.validateAWS().all) }
 func (c *Cluster) validateAWS() *problems {
 	p := &problems{}
 	a, path := c.Spec.Provider.AWS, "spec.provider.aws"
-	p.each("metadata.name", validation.IsDNS1123Label(c.Metadata.Name))
+	p.name("metadata.name", c.Metadata.Name, validation.IsDNS1123Label)
 	if len(c.Spec.Hosts) > 0 {
 		p.add("spec.hosts", "the hosts of provider aws are made: leave them out, and write %s.controlPlane and pools", path)
 	}
 	if c.Spec.ControlPlane.Endpoint != "" {
 		p.add("spec.controlPlane.endpoint", "it is the name of the load balancer that is made: leave it out, and write your own name under certSANs")
+	}
+	if m := region.FindStringSubmatch(a.Region); a.Region != "" && m == nil {
+		p.add(path+".region", "%q: write the name of a region, eu-west-1, say", a.Region)
+	} else if m != nil && m[2] != "" {
+		p.add(path+".region", "%s is a zone: write its region, %s", a.Region, m[1])
 	}
 	if a.Account != "" && !account.MatchString(a.Account) {
 		p.add(path+".account", "%q: write the twelve digits of the account", a.Account)
@@ -118,7 +124,7 @@ func (c *Cluster) validateAWS() *problems {
 	names := map[string]bool{}
 	for i, pool := range a.Pools {
 		at := fmt.Sprintf("%s.pools[%d]", path, i)
-		p.each(at+".name", validation.IsDNS1123Label(pool.Name))
+		p.name(at+".name", pool.Name, validation.IsDNS1123Label)
 		if names[pool.Name] || pool.Name == "control-plane" || pool.Name == "bastion" {
 			p.add(at+".name", "%q is taken: choose another", pool.Name)
 		}
@@ -196,8 +202,16 @@ func (p *problems) awsRange(cidr string) {
 
 func (p *problems) cidrs(path string, all []string) {
 	for i, s := range all {
-		if r, err := netip.ParsePrefix(s); err != nil || r != r.Masked() || !r.Addr().Is4() {
-			p.add(fmt.Sprintf("%s[%d]", path, i), "%q: write a range such as 192.0.2.0/24", s)
+		at := fmt.Sprintf("%s[%d]", path, i)
+		r, err := netip.ParsePrefix(s)
+		ip, _ := netip.ParseAddr(s)
+		switch {
+		case ip.Is4():
+			p.add(at, "%q is no range: write %s/32", s, ip)
+		case err != nil || !r.Addr().Is4():
+			p.add(at, "%q: write a range of IPv4, 192.0.2.0/24, say", s)
+		case r != r.Masked():
+			p.add(at, "%q has bits set behind the mask: write %s", s, r.Masked())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -35,8 +36,21 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 	for aws, want := range map[string]string{
 		"{controlPlane: {count: 4}}": "controlPlane.count: 4",
 		"{controlPlane: {count: 0}}": "controlPlane.count: 0: etcd wants an odd number, write 1, 3 or 5", "{pools: [{name: a}]}": "pools[0].count: there is none: write how many",
-		"{account: '12'}":   "account: \"12\": write the twelve digits",
-		"{tags: {Name: a}}": "tags.Name: is not yours to set", "{tags: {kubewright.dev/part: a}}": "tags.kubewright.dev/part: is not", "{tags: {kubernetes.io/cluster/b: owned}}": "tags.kubernetes.io/cluster/b: is not", "{tags: {AWS:x: a}}": "tags.AWS:x: is not",
+		"{network: {zones: [eu-west-1a, eu-west-1b, eu-west-1a]}}":                              "network.zones[2]: eu-west-1a is there twice: keep one",
+		"{network: {vpc: vpc-0a, subnets: [subnet-0a, subnet-0a]}}":                             "network.subnets[1]: subnet-0a is there twice",
+		"{network: {vpc: vpc-0a, subnets: [subnet-0a], publicSubnets: [subnet-0b, subnet-0b]}}": "network.publicSubnets[1]: subnet-0b is there twice",
+		"{pools: [{name: a, count: 1, zones: [eu-west-1a, eu-west-1a]}]}":                       "pools[0].zones[1]: eu-west-1a is there twice",
+		"{loadBalancer: {from: []}}":                                                            "loadBalancer.from: it is empty: write who may get in, or 0.0.0.0/0 if you mean everybody",
+		"{ssh: {from: []}}":                                                                     "ssh.from: it is empty: write who",
+		"{ssh: {from: [198.51.100.7/24]}}":                                                      "ssh.from[0]: \"198.51.100.7/24\" has bits set behind the mask: write 198.51.100.0/24",
+		"{ssh: {from: [1.2.3.4]}}":                                                              "ssh.from[0]: \"1.2.3.4\" is no range: write 1.2.3.4/32",
+		"{ssh: {from: ['2001:db8::/32']}}":                                                      "ssh.from[0]: \"2001:db8::/32\": write a range of IPv4, 192.0.2.0/24, say",
+		"{region: 'Ireland!'}":                                                                  "aws.region: \"Ireland!\": write the name of a region, eu-west-1, say",
+		"{region: eu-west-1a}":                                                                  "aws.region: eu-west-1a is a zone: write its region, eu-west-1",
+		"{region: us-west-2-lax-1a}":                                                            "aws.region: us-west-2-lax-1a is a zone: write its region, us-west-2",
+		"{pools: [{count: 1}]}":                                                                 "pools[0].name: there is none: write one",
+		"{account: '12'}":                                                                       "account: \"12\": write the twelve digits",
+		"{tags: {Name: a}}":                                                                     "tags.Name: is not yours to set", "{tags: {kubewright.dev/part: a}}": "tags.kubewright.dev/part: is not", "{tags: {kubernetes.io/cluster/b: owned}}": "tags.kubernetes.io/cluster/b: is not", "{tags: {AWS:x: a}}": "tags.AWS:x: is not",
 		"{tags: {kubernetes.io/role/elb: '1'}}":                                     "tags.kubernetes.io/role/elb: is not",
 		"{tags: {aws:x: a}}":                                                        "tags.aws:x: is not yours to set",
 		"{network: {cidr: 10.0.0.0/8}}":                                             "network.cidr: \"10.0.0.0/8\"",
@@ -67,6 +81,11 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 			t.Errorf("%s: the error does not say %q: %v", aws, want, err)
 		}
 	}
+	for _, region := range []string{"us-gov-west-1", "ap-southeast-4", "eusc-de-east-1", "us-isob-east-1"} {
+		if err := onAWS(t, "{region: "+region+"}").ForeseeAWS(); err != nil {
+			t.Errorf("%s: %v", region, err)
+		}
+	}
 	for _, before := range []string{"{network: {cidr: 10.0.0.0/22}}", "{pools: [{name: a, labels: {a/b/c: d}}]}"} {
 		if err := onAWS(t, before).ValidateAWS(); err != nil {
 			t.Errorf("%s could not be ended: %v", before, err)
@@ -80,6 +99,10 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 		t.Errorf("%s%v", b, err)
 	}
 	c.Spec.Hosts, c.Spec.ControlPlane.Endpoint, c.Metadata.Name = []Node{{Name: "a"}}, "a:6443", "A"
+	nameless := onAWS(t, "{}")
+	if nameless.Metadata.Name = ""; !strings.Contains(fmt.Sprint(nameless.ForeseeAWS()), "metadata.name: there is none: write one") {
+		t.Error(nameless.ForeseeAWS())
+	}
 	for _, want := range []string{"spec.hosts: the hosts of provider aws are made", "spec.controlPlane.endpoint", "metadata.name"} {
 		if err := c.ValidateAWS(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
@@ -109,6 +132,18 @@ func TestTheRestOfADocumentIsLookedAtBeforeMachinesAreMade(t *testing.T) {
 		}
 		if c != nil && len(c.Spec.Hosts) > 0 {
 			t.Errorf("%s: it was changed", spec)
+		}
+	}
+}
+
+// YAML reads twelve digits as a number, and of one that begins with 0 another one.
+func TestAnAccountInDigitsAlone(t *testing.T) {
+	for account, want := range map[string]string{"123456789012": `"123456789012"`, "012345678901": `"012345678901"`, "012345670123": `"012345670123"`, "123": "is the number 123, write a string"} {
+		for _, text := range []string{"account: " + account, "\"account\": " + account} {
+			_, err := Parse([]byte("apiVersion: kubewright.dev/v1alpha1\nkind: Cluster\nspec: {provider: {name: aws, aws: {" + text + "}}}\n"))
+			if err == nil || !strings.Contains(err.Error(), "spec.provider.aws.account: ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: the error does not say %s: %v", text, want, err)
+			}
 		}
 	}
 }

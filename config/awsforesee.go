@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // ForeseeAWS is [Cluster.ValidateAWS], and [Cluster.Validate] of the document as it will be when its machines are there: what is wrong
@@ -22,12 +23,19 @@ func (c *Cluster) ForeseeAWS() error {
 	if cidr, err := netip.ParsePrefix(a.Network.CIDR); err == nil && cidr.Bits() > awsSmallest && cidr.Bits() <= awsDivided {
 		p.awsRange(a.Network.CIDR)
 	}
+	const path = "spec.provider.aws"
+	p.open(path+".loadBalancer.from", a.LoadBalancer.From)
+	p.open(path+".ssh.from", a.SSH.From)
+	p.twice(path+".network.zones", a.Network.Zones)
+	p.twice(path+".network.subnets", a.Network.Subnets)
+	p.twice(path+".network.publicSubnets", a.Network.PublicSubnets)
 	p.routed(*a, later.Spec.Network.CNI)
 	for i, pool := range a.Pools {
-		at := fmt.Sprintf("spec.provider.aws.pools[%d]", i)
+		at := fmt.Sprintf("%s.pools[%d]", path, i)
 		if pool.Count == nil {
 			p.add(at+".count", "there is none: write how many there are to be; 0 is of a pool that is to have no machines")
 		}
+		p.twice(at+".zones", pool.Zones)
 		p.marks(at, pool.Labels, pool.Taints)
 	}
 	if err := Errors(p.all); err != nil {
@@ -43,6 +51,21 @@ func (c *Cluster) ForeseeAWS() error {
 	later.Spec.ControlPlane.Endpoint = "load-balancer.invalid"
 	later.Default(Versions{})
 	return later.Validate()
+}
+
+// open refuses a list of who may get in that is written, and empty: it reads as nobody, and is everybody, or all of the VPC.
+func (p *problems) open(path string, from []string) {
+	if from != nil && len(from) == 0 {
+		p.add(path, "it is empty: write who may get in, or 0.0.0.0/0 if you mean everybody")
+	}
+}
+
+func (p *problems) twice(path string, all []string) {
+	for i, s := range all {
+		if slices.Contains(all[:i], s) {
+			p.add(fmt.Sprintf("%s[%d]", path, i), "%s is there twice: keep one", s)
+		}
+	}
 }
 
 // routed refuses pod networks without encapsulation over several subnets: what is between those knows no pod's address.

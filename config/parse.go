@@ -60,6 +60,11 @@ func Parse(b []byte) (*Cluster, error) {
 		return nil, fmt.Errorf("apiVersion %s, kind %s: write apiVersion: %s and kind: %s", quoted(object["apiVersion"]), quoted(object["kind"]), APIVersion, Kind)
 	}
 	if misfits := Misfits("", object, reflect.TypeFor[Cluster]()); misfits != nil {
+		for i, m := 0, bareAccount.FindSubmatch(b); m != nil && i < len(misfits); i++ {
+			if strings.HasPrefix(misfits[i].Error(), "spec.provider.aws.account: ") {
+				misfits[i] = fmt.Errorf("spec.provider.aws.account: YAML takes it for a number: write %q, in quotes", m[1])
+			}
+		}
 		return nil, Errors(&multierror.Error{Errors: misfits})
 	}
 	j, err := json.Marshal(object)
@@ -70,6 +75,9 @@ func Parse(b []byte) (*Cluster, error) {
 	strict, err := kjson.UnmarshalStrict(j, c) // keeps integers in maps what they are
 	return c, errors.Join(append(strict, err)...)
 }
+
+// bareAccount is looked for in what was written: of a number that begins with 0 YAML makes another one.
+var bareAccount = regexp.MustCompile(`\baccount"?: *([0-9]{12})\b`)
 
 func quoted(v any) string {
 	if v == nil {

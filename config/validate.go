@@ -50,12 +50,20 @@ func (p *problems) each(path string, messages []string) {
 	}
 }
 
+func (p *problems) name(path, value string, check func(string) []string) {
+	if value == "" {
+		p.add(path, "there is none: write one")
+		return
+	}
+	p.each(path, check(value))
+}
+
 // Validate looks at a defaulted document and returns everything that is wrong with it,
 // each with its path and what to write instead.
 func (c *Cluster) Validate() error {
 	p := &problems{}
 	s := c.Spec
-	p.each("metadata.name", validation.IsDNS1123Label(c.Metadata.Name))
+	p.name("metadata.name", c.Metadata.Name, validation.IsDNS1123Label)
 	p.version("spec.kubernetesVersion", s.KubernetesVersion)
 	if e := s.ControlPlane.Endpoint; e != "" {
 		_, port, err := SplitEndpoint(e, s.ControlPlane.BindPort)
@@ -185,7 +193,7 @@ func (p *problems) component(path string, c Component) {
 	}
 	for i, v := range c.ExtraVolumes {
 		at := fmt.Sprintf("%s.extraVolumes[%d]", path, i)
-		p.each(at+".name", validation.IsDNS1123Label(v.Name))
+		p.name(at+".name", v.Name, validation.IsDNS1123Label)
 		if !strings.HasPrefix(v.HostPath, "/") || !strings.HasPrefix(v.MountPath, "/") {
 			p.add(at, "hostPath %q and mountPath %q must both be absolute", v.HostPath, v.MountPath)
 		}
@@ -236,7 +244,7 @@ func (p *problems) hosts(hosts []Node) {
 	ways := map[SSH]int{}
 	for i, h := range hosts {
 		at := fmt.Sprintf("spec.hosts[%d]", i)
-		p.each(at+".name", validation.IsDNS1123Subdomain(h.Name))
+		p.name(at+".name", h.Name, validation.IsDNS1123Subdomain)
 		if j, ok := names[h.Name]; ok {
 			p.add(at+".name", "%q is the name of spec.hosts[%d] already", h.Name, j)
 		}
