@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"al.essio.dev/pkg/shellescape"
+	"github.com/spf13/pflag"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/host"
@@ -233,6 +234,27 @@ func (o *fleetOptions) onlyInfrastructure() (*config.Cluster, bool, error) {
 		return nil, false, misuse(fmt.Errorf("--only %s stands alone", infrastructure))
 	}
 	return c, only, nil
+}
+
+// infrastructureAlone refuses flags that mean nothing where no host is reached: all but those that name the document, and some.
+func (o *fleetOptions) infrastructureAlone(some ...string) error {
+	some = append(some, "file", "provider", "only", "output", "timeout")
+	var others []string
+	if o.kind.set != nil {
+		o.kind.set.Visit(func(f *pflag.Flag) {
+			if !slices.Contains(some, f.Name) {
+				others = append(others, "--"+f.Name)
+			}
+		})
+	}
+	switch names := strings.Join(others, ", "); len(others) {
+	case 0:
+		return nil
+	case 1:
+		return misuse(fmt.Errorf("--only %s: %s is of hosts, or of the cluster on them: leave it out, or leave out --only", infrastructure, names))
+	default:
+		return misuse(fmt.Errorf("--only %s: %s are of hosts, or of the cluster on them: leave them out, or leave out --only", infrastructure, names))
+	}
 }
 
 // infrastructureResult is what `up --only infrastructure` prints as JSON.

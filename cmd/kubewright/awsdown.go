@@ -39,6 +39,11 @@ func (o *fleetOptions) downAWS(ctx context.Context, c *config.Cluster, only, yes
 	if err := o.kind.unused(); err != nil {
 		return misuse(err)
 	}
+	if only {
+		if err := o.infrastructureAlone("yes", "kubeconfig"); err != nil {
+			return err
+		}
+	}
 	o.aws.ends = true
 	defer o.aws.close()
 	if err := o.confirmDoomed(ctx, c, yes); err != nil {

@@ -74,7 +74,7 @@ func (o *fleetOptions) changeFlags(cmd *cobra.Command, list []phases.Phase) {
 	f := cmd.Flags()
 	f.StringVar(&o.bundle, "bundle", "", "binaries and images, as a folder, a file (.tar, .tar.zst), or the address at which a folder is served; without it, what the hosts lack is downloaded")
 	o.artifactOptions.flags(f)
-	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document; infrastructure: the machines of provider aws without a cluster")
+	f.StringSliceVar(&o.only, "only", nil, "change these hosts alone, by their names in the document")
 	must(cmd.RegisterFlagCompletionFunc("only", o.hostNames))
 	f.IntVar(&o.concurrency, "concurrency", phases.AtATime, "hosts that are changed at a time")
 	o.skipFlag(cmd, list)
@@ -224,6 +224,9 @@ func (o *fleetOptions) named() bool {
 func (o *fleetOptions) read() (*config.Cluster, error) {
 	if o.file == "" && o.kind.provider == "" && o.kind.name != "" {
 		o.kind.provider = "kind" // of nothing else the name alone is enough
+	}
+	if p := o.kind.provider; o.file == "" && (p == "aws" || p == "hosts") {
+		return nil, errors.New("name the document: -f FILE")
 	}
 	if !o.named() {
 		return nil, errors.New("name the document: -f FILE; or let containers be made: --provider kind")

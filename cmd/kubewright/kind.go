@@ -57,14 +57,14 @@ func (o *kindOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.IntVar(&o.controlPlanes, "control-planes", 0, "containers that are control planes (default 1)")
 	f.IntVar(&o.workers, "workers", 0, "containers that are workers (default 0)")
-	f.StringVar(&o.image, "image", "", "of the containers, by `kubewright build node-image` or by kind (default: kind's own)")
+	f.StringVar(&o.image, "image", "", `of the containers, by "kubewright build node-image" or by kind (default: kind's own)`)
 	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes, which the image has to have (default: the image's)")
 	f.StringVar(&o.cni, "cni", "", "pod network of a cluster of containers (default flannel)")
 	f.BoolVar(&o.retain, "retain", false, "keep the containers of a cluster that could not be made")
-	f.StringVar(&o.logs, "logs", "", "folder for what `kubewright logs` collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)")
+	f.StringVar(&o.logs, "logs", "", `folder for what "kubewright logs" collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)`)
 	must(cmd.MarkFlagDirname("logs"))
 	f.DurationVar(&o.wait, "wait", 4*time.Minute, "how long nodes, pod network and DNS of a cluster of containers may each take to be ready; 0: nobody waits for them")
-	f.DurationVar(&o.ttl, "ttl", 0, "time after which `kubewright down --expired` removes the cluster of containers (default: never)")
+	f.DurationVar(&o.ttl, "ttl", 0, `time after which "kubewright down --expired" removes the cluster of containers (default: never)`)
 }
 
 // unused refuses flags that would mean nothing.

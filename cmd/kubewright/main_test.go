@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kubewright/kubewright/bundle"
 	"github.com/kubewright/kubewright/e2e/cloud"
@@ -187,6 +188,17 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 				t.Errorf("%s: example %q: %v", cmd.CommandPath(), line, err)
 			}
 		}
+	}
+}
+
+// What is in backticks in a flag's usage takes the place of its type.
+func TestPlaceholdersOfFlagsAreOneWord(t *testing.T) {
+	for _, cmd := range all(newRoot()) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if name, _ := pflag.UnquoteUsage(f); strings.Contains(name, " ") {
+				t.Errorf("%s --%s %s", cmd.CommandPath(), f.Name, name)
+			}
+		})
 	}
 }
 

@@ -52,9 +52,10 @@ lists is reported and left alone: "kubewright remove" removes.`,
 	o.kind.flags(cmd)
 	o.aws.makes = true
 	o.changeFlags(cmd, phases.UpPhases())
+	cmd.Flag("only").Usage += "; infrastructure: the machines of provider aws without a cluster"
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "your kubeconfig, to which the cluster is added under its name (default: $KUBECONFIG, else ~/.kube/config); none: leave it out")
 	cmd.Flags().BoolVar(&o.prepare, "prepare", false, "go no further than where only the cluster is missing: the hosts get their container runtime, kubelet and images; whether they reach each other is looked at when they join")
-	cmd.Flags().StringVar(&plan, "plan", "", "do exactly what this plan says, which `kubewright plan -o json` has printed, or nothing")
+	cmd.Flags().StringVar(&plan, "plan", "", `do exactly what this plan says, which "kubewright plan -o json" has printed, or nothing`)
 	must(cmd.MarkFlagFilename("kubeconfig"))
 	cmd.Flags().StringVar(&picture, "timeline", "", "draw the run into this file, .html or .svg")
 	must(cmd.MarkFlagFilename("plan", "json"))
@@ -76,9 +77,10 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	defer o.aws.tell(v)()
 	if c, only, err := o.onlyInfrastructure(); err != nil {
 		return err
-	} else if only && (plan != "" || o.prepare) {
-		return misuse(fmt.Errorf("--only %s: --plan and --prepare are of the hosts: leave them out, or leave out --only", infrastructure))
 	} else if only {
+		if err := o.infrastructureAlone(); err != nil {
+			return err
+		}
 		return o.runInfrastructure(ctx, v, c, begin)
 	} else if c != nil {
 		if err := o.foresee(ctx, c, kubeconfig, picture); err != nil {
