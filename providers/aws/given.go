@@ -2,12 +2,15 @@ package aws
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/hashicorp/go-multierror"
+
+	"github.com/kubewright/kubewright/config"
 )
 
 // givenNetwork is one that is there.
@@ -56,9 +59,7 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 		return some
 	}
 	w.nodes, w.public = pick("subnets", n.Subnets), pick("publicSubnets", n.PublicSubnets)
-	for _, s := range w.nodes {
-		w.zones = append(w.zones, s.value)
-	}
+	w.zones = zonesOf(w.nodes)
 	facing := a.aws.LoadBalancer.Scheme != "internal"
 	if w.balanced = w.nodes; len(n.PublicSubnets) > 0 && facing {
 		w.balanced = w.public
@@ -71,6 +72,11 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 			}
 		}
 	}
+	for _, s := range w.nodes {
+		if len(w.public) == len(n.PublicSubnets) && !slices.Contains(zonesOf(w.balanced), s.value) { // of one that is not there no zone is known
+			bad = multierror.Append(bad, wrong("network.publicSubnets", "there is none in %s, where %s is, and a load balancer leads to no control plane in a zone that it is not in: name one there, too, or leave that one out of subnets", s.value, s.name))
+		}
+	}
 	if a.hasBastion() {
 		for _, s := range w.public {
 			if !leadsOut(tables, s.name) && !slices.Contains(w.balanced, s) {
@@ -78,7 +84,31 @@ func (a *Cloud) givenNetwork(l *look) (*network, error) {
 			}
 		}
 	}
+	for _, err := range a.overlaps(w.ranges) {
+		bad = multierror.Append(bad, err)
+	}
 	return w, wrongs(bad, nil)
+}
+
+// overlaps are ranges of pods and services in which addresses of the VPC are, that nobody in the cluster would reach.
+func (a *Cloud) overlaps(vpc []string) (all []error) {
+	c := *a.c
+	c.Spec.Hosts = nil
+	c.Default(config.Versions{})
+	for _, r := range vpc {
+		there, err := netip.ParsePrefix(r)
+		if err != nil {
+			continue
+		}
+		for field, ranges := range map[string][]netip.Prefix{"podCIDR": c.Spec.Network.PodRanges(), "serviceCIDR": c.Spec.Network.ServiceRanges()} {
+			for _, other := range ranges {
+				if other.Overlaps(there) {
+					all = append(all, &DocumentError{fmt.Errorf("spec.network.%s: %s and %s of %s overlap: write a range that has no address in common with it", field, other, r, a.aws.Network.VPC)})
+				}
+			}
+		}
+	}
+	return all
 }
 
 // leadsOut tells that the route table of a subnet, or the VPC's main one where it has none, leads to the internet both ways: to a gateway of its own, or
@@ -96,6 +126,13 @@ func leadsOut(tables []ec2types.RouteTable, subnet string) bool {
 		to := sdk.ToString(r.GatewayId)
 		return sdk.ToString(r.DestinationCidrBlock) == everywhere && r.State == ec2types.RouteStateActive && (strings.HasPrefix(to, "igw-") || strings.HasPrefix(to, "vpce-"))
 	})
+}
+
+func zonesOf(subnets []*resource) (zones []string) {
+	for _, s := range subnets {
+		zones = append(zones, s.value)
+	}
+	return zones
 }
 
 // onePerZone are the first of each zone: a load balancer takes no more.

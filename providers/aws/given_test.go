@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,6 +123,43 @@ func TestAGivenSubnetThatNobodyReachesIsRefused(t *testing.T) {
 		_, err := connect(t, parse(t, named("network: "+network))).Plan(t.Context())
 		wants(t, err, named(want))
 	}
+}
+
+func TestAGivenVPCHasNoAddressInCommonWithPodsAndServices(t *testing.T) {
+	start(t, cloud.Options{})
+	vpc, subnets := givenNetwork(t, connect(t, parse(t, small)))
+	for pods, services := range map[string]string{"": "172.20.128.0/20", "172.16.0.0/12": "", "10.244.0.0/16,fd00::/56": "10.96.0.0/12,fd00:1::/112"} {
+		d := parse(t, fmt.Sprintf("network: {vpc: %s, subnets: [%s]}", vpc, subnets[2]))
+		d.Spec.Network.PodCIDR, d.Spec.Network.ServiceCIDR = pods, services
+		_, err := connect(t, d).Plan(t.Context())
+		switch {
+		case pods != "" && services != "":
+			if err != nil {
+				t.Error(err)
+			}
+		case pods != "":
+			wants(t, err, "spec.network.podCIDR: 172.16.0.0/12 and 172.20.0.0/16 of "+vpc+" overlap: write")
+		default:
+			wants(t, err, "spec.network.serviceCIDR: 172.20.128.0/20 and 172.20.0.0/16 of "+vpc+" overlap: write")
+		}
+		if err != nil && !errors.As(err, new(*DocumentError)) {
+			t.Errorf("%v is none of the document's", err)
+		}
+	}
+}
+
+// A load balancer sends nothing to a zone that it is not in.
+func TestControlPlanesAreInZonesOfTheLoadBalancer(t *testing.T) {
+	start(t, cloud.Options{})
+	vpc, subnets := givenNetwork(t, connect(t, parse(t, small)))
+	plan := func(scheme string) error {
+		_, err := connect(t, parse(t, fmt.Sprintf("network: {vpc: %s, subnets: [%s, %s], publicSubnets: [%s]}\nloadBalancer: {scheme: %s}", vpc, subnets[0], subnets[1], subnets[2], scheme))).Plan(t.Context())
+		return err
+	}
+	if err := plan("internal"); err != nil {
+		t.Error(err)
+	}
+	wants(t, plan("internet-facing"), "spec.provider.aws.network.publicSubnets: there is none in eu-west-1b, where "+subnets[1]+" is")
 }
 
 // Of two subnets in one zone the load balancer is in the first, and nodes in both. They are reached by SSH from the VPC alone.
