@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/blang/semver/v4"
-	"github.com/hashicorp/go-multierror"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
@@ -30,33 +29,6 @@ var (
 	CloudControllers     = []string{"aws"}
 	minors               = []uint64{34, 35, 36} // of Kubernetes 1
 )
-
-// problems collects errors, each with the path of the field that it is about.
-type problems struct{ all *multierror.Error }
-
-func (p *problems) add(path, format string, args ...any) {
-	p.all = multierror.Append(p.all, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
-}
-
-func (p *problems) oneOf(path, value string, choices []string) {
-	if !slices.Contains(choices, value) {
-		p.add(path, "%q is unknown: write one of %s", value, strings.Join(choices, ", "))
-	}
-}
-
-func (p *problems) each(path string, messages []string) {
-	for _, m := range messages {
-		p.add(path, "%s", m)
-	}
-}
-
-func (p *problems) name(path, value string, check func(string) []string) {
-	if value == "" {
-		p.add(path, "there is none: write one")
-		return
-	}
-	p.each(path, check(value))
-}
 
 // Validate looks at a defaulted document and returns everything that is wrong with it,
 // each with its path and what to write instead.
