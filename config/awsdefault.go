@@ -67,10 +67,11 @@ const (
 
 var (
 	awsID = map[string]*regexp.Regexp{"vpc": regexp.MustCompile(`^vpc-[0-9a-f]+$`), "subnet": regexp.MustCompile(`^subnet-[0-9a-f]+$`), "ami": regexp.MustCompile(`^ami-[0-9a-f]+$`)}
-	// reserved are tags that have a meaning for us, or for AWS, which knows that one in any case.
-	reserved = regexp.MustCompile(`^(Name$|kubewright\.dev/|kubernetes\.io/cluster/|kubernetes\.io/role/(internal-)?elb$|(?i:aws):)`)
-	account  = regexp.MustCompile(`^[0-9]{12}$`)
-	region   = regexp.MustCompile(`^([a-z]+(?:-[a-z]+)+-[0-9]+)(-.+|[a-z])?$`) // and what makes a zone of its name
+	// reserved are tags that have a meaning for us, or for AWS; reservedToo are others, which what was made before may have.
+	reserved    = regexp.MustCompile(`^(Name$|kubewright\.dev/|kubernetes\.io/cluster/|aws:)`)
+	reservedToo = regexp.MustCompile(`^(kubernetes\.io/role/(internal-)?elb$|A(?i:ws):|a(W(?i:s)|wS):)`)
+	account     = regexp.MustCompile(`^[0-9]{12}$`)
+	region      = regexp.MustCompile(`^([a-z]+(?:-[a-z]+)+-[0-9]+)(-.+|[a-z])?$`) // and what makes a zone of its name
 )
 
 // ValidateAWS looks at the part of a document that machines in EC2 are made of, with its defaults. What was made of one that passes may be ended with it.
@@ -94,11 +95,7 @@ func (c *Cluster) validateAWS() *problems {
 	if a.Account != "" && !account.MatchString(a.Account) {
 		p.add(path+".account", "%q: write the twelve digits of the account", a.Account)
 	}
-	for k := range a.Tags {
-		if reserved.MatchString(k) {
-			p.add(path+".tags."+k, "is not yours to set: Name, kubewright.dev/..., kubernetes.io/cluster/... and kubernetes.io/role/elb and internal-elb are ours, and aws:... is AWS's own: choose another")
-		}
-	}
+	p.tags(a, reserved)
 	p.awsNetwork(path+".network", a.Network, c.Spec)
 	p.oneOf(path+".loadBalancer.scheme", a.LoadBalancer.Scheme, AWSSchemes)
 	p.cidrs(path+".loadBalancer.from", a.LoadBalancer.From)
@@ -142,6 +139,14 @@ func (c *Cluster) validateAWS() *problems {
 		}
 	}
 	return p
+}
+
+func (p *problems) tags(a AWSProvider, reserved *regexp.Regexp) {
+	for k := range a.Tags {
+		if reserved.MatchString(k) {
+			p.add("spec.provider.aws.tags."+k, "is not yours to set: Name, kubewright.dev/..., kubernetes.io/cluster/... and kubernetes.io/role/elb and internal-elb are ours, and aws:... is AWS's own: choose another")
+		}
+	}
 }
 
 func (p *problems) awsMachines(path string, m AWSMachines) {

@@ -86,7 +86,7 @@ func TestWhatIsWrongWithAWS(t *testing.T) {
 			t.Errorf("%s: %v", region, err)
 		}
 	}
-	for _, before := range []string{"{network: {cidr: 10.0.0.0/22}}", "{pools: [{name: a, labels: {a/b/c: d}}]}"} {
+	for _, before := range []string{"{network: {cidr: 10.0.0.0/22}}", "{pools: [{name: a, labels: {a/b/c: d}}]}", "{tags: {kubernetes.io/role/elb: '1', kubernetes.io/role/internal-elb: '1', AWS:x: a, aWs:x: a, awS:x: a}}"} {
 		if err := onAWS(t, before).ValidateAWS(); err != nil {
 			t.Errorf("%s could not be ended: %v", before, err)
 		}

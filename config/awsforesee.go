@@ -29,6 +29,7 @@ func (c *Cluster) ForeseeAWS() error {
 	p.twice(path+".network.zones", a.Network.Zones)
 	p.twice(path+".network.subnets", a.Network.Subnets)
 	p.twice(path+".network.publicSubnets", a.Network.PublicSubnets)
+	p.tags(*a, reservedToo)
 	p.routed(*a, later.Spec.Network.CNI)
 	for i, pool := range a.Pools {
 		at := fmt.Sprintf("%s.pools[%d]", path, i)

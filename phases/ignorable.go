@@ -19,8 +19,10 @@ var ignorable = []string{
 func CheckIgnore(names []string) error {
 	for _, name := range names {
 		known := slices.ContainsFunc(ignorable, func(check string) bool {
-			is := strings.EqualFold(name, check)
-			return is || strings.HasSuffix(check, "-") && len(name) > len(check) && strings.EqualFold(name[:len(check)], check)
+			if !strings.HasSuffix(check, "-") {
+				return strings.EqualFold(name, check)
+			}
+			return len(name) > len(check) && strings.EqualFold(name[:len(check)], check)
 		})
 		if !known && !strings.EqualFold(name, "all") {
 			return fmt.Errorf("--ignore-preflight-errors: there is no check %q: the checks are %s, or write all", name, strings.Join(ignorable, ", "))

@@ -43,8 +43,12 @@ func TestNewMachinesAreWaitedForAloud(t *testing.T) {
 		defer close(over)
 		Await(ctx, client, all, time.Minute, w)
 	}()
+	limit := time.Now().Add(time.Minute)
 	for words := []string(nil); len(words) == 0 || !strings.HasPrefix(words[0], "SSH of new machines (") || !strings.Contains(words[0], "refused"); runtime.Gosched() {
-		_, words = w.Long(time.Now().Add(6 * time.Second))
+		if _, words = w.Long(time.Now().Add(6 * time.Second)); time.Now().After(limit) {
+			t.Errorf("it says %q", words)
+			break
+		}
 	}
 	cancel()
 	<-over

@@ -97,9 +97,9 @@ func (o *fleetOptions) release(ctx context.Context, v *view, c *config.Cluster) 
 			return 0, err
 		}
 		defer f.close()
-		v.quiet = true
+		v.hush(true)
 		u, err := o.up(ctx, f, v)
-		v.quiet = false
+		v.hush(false)
 		switch {
 		case err != nil:
 			return 0, err

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -134,11 +132,8 @@ func (o *fleetOptions) begin(ctx context.Context, command string, v *view) (*fle
 	if err != nil {
 		return nil, nil, misuse(err)
 	}
-	v.hosts = len(c.Spec.Hosts)
-	for _, n := range c.Spec.Hosts {
-		v.width = max(v.width, len(n.Name))
-	}
-	if v.hosts > 100 { // what each of them takes adds up: rather some more work than twice the memory
+	v.among(c.Spec.Hosts)
+	if len(c.Spec.Hosts) > 100 { // what each of them takes adds up: rather some more work than twice the memory
 		debug.SetGCPercent(25)
 	}
 	f, err := o.connect(ctx, c, command)
@@ -276,10 +271,8 @@ func (o *fleetOptions) connect(ctx context.Context, c *config.Cluster, command s
 	if c.Spec.Provider.Name == "aws" {
 		o.aws.access(&o.ssh)
 	}
-	for _, path := range o.ssh.Identities {
-		if _, err := os.Stat(path); err != nil && !strings.HasPrefix(path, "~") {
-			return nil, misuse(fmt.Errorf("--identity-file: %w", err))
-		}
+	if err := o.ssh.Check(); err != nil {
+		return nil, misuse(err)
 	}
 	o.ssh.Ask = func(prompt string) (string, error) { return ask(ctx, prompt) }
 	if o.askSudo {

@@ -193,6 +193,9 @@ func (o *initOptions) inputs(list []phases.Phase) (*config.Cluster, error) {
 	if o.ttl < 0 {
 		return nil, fmt.Errorf("--token-ttl %s is less than nothing: write 24h, say, or 0 for a token that never expires", o.ttl)
 	}
+	if err := phases.CheckIgnore(o.ignore); err != nil { // before those of a document, which an older kubeadm may have had
+		return nil, err
+	}
 	c, err := o.cluster()
 	if err != nil {
 		return nil, err

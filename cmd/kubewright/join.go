@@ -125,6 +125,9 @@ type joinInputs struct {
 }
 
 func (o *joinOptions) inputs(ctx context.Context, args []string, chosen []phases.Phase) (in joinInputs, err error) {
+	if err := phases.CheckIgnore(o.ignore); err != nil { // as init
+		return in, err
+	}
 	found, err := o.find(args)
 	if err != nil {
 		return in, err

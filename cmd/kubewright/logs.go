@@ -56,7 +56,7 @@ type logsResult struct {
 func (o *fleetOptions) runLogs(ctx context.Context, c *config.Cluster, dir string) error {
 	v := newView(o.out())
 	defer v.close()
-	v.quiet = true
+	v.hush(true)
 	dir, err := o.collect(ctx, c, dir)
 	if err != nil {
 		return err

@@ -154,7 +154,7 @@ func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force boo
 		}
 		return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: removed, Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
 	}
-	v.hosts = len(c.Spec.Hosts)
+	v.among(c.Spec.Hosts)
 	f, err := o.connect(ctx, c, "down")
 	if err != nil {
 		return err

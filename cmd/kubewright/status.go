@@ -74,7 +74,8 @@ func (o *fleetOptions) runStatus(ctx context.Context, format string, drift bool)
 	}
 	v := newView(o.out())
 	defer v.close()
-	v.hosts, v.quiet = len(c.Spec.Hosts), true
+	v.among(c.Spec.Hosts)
+	v.hush(true)
 	o.tolerant = true
 	f, err := o.connect(ctx, c, "")
 	if err != nil {

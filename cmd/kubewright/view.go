@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
 )
 
@@ -37,6 +38,23 @@ func newView(o output) *view {
 		v.err = v.bars
 	}
 	return v
+}
+
+// among has lines say which of some hosts they are of.
+func (v *view) among(nodes []config.Node) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hosts = len(nodes)
+	for _, n := range nodes {
+		v.width = max(v.width, len(n.Name))
+	}
+}
+
+// hush has only results be shown, or all again.
+func (v *view) hush(quiet bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.quiet = quiet
 }
 
 // result prints an answer of the command.

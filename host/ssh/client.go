@@ -78,9 +78,10 @@ func (o Options) Check() error {
 		}
 	}
 	var files []string
+	_, global := os.Stat(globalKnownHosts)
 	for _, f := range o.KnownHosts {
 		files = append(files, c.path(f))
-		if _, err := os.Stat(c.path(f)); err != nil && f != "none" && !o.AcceptNew { // else it is made
+		if _, err := os.Stat(c.path(f)); err != nil && f != "none" && !o.AcceptNew && global != nil { // else it is made, or that is read beside it
 			all = multierror.Append(all, fmt.Errorf("--known-hosts: %w: no key of a host is known by it; with --accept-new-host-keys it is made", err))
 		}
 	}

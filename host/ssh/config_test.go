@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,4 +71,20 @@ func TestSSHConfig(t *testing.T) {
 	wants(t, err, "match", "line 5", "User", "Match")
 	_, err = New(Options{Config: filepath.Join(home, "absent")})
 	wants(t, err, "absent")
+}
+
+// Where all of a machine's users share known hosts, a file of one's own need not be there.
+func TestKnownHostsThatAreNotThere(t *testing.T) {
+	_, global := os.Stat(globalKnownHosts)
+	home := sshHome(t)
+	err := Options{KnownHosts: []string{"none-such"}, Identities: []string{"~/none-such"}}.Check()
+	wants(t, err, "--identity-file: stat "+home+"/none-such: no such file")
+	if told := strings.Contains(err.Error(), "--known-hosts: stat none-such: no such file"); told != (global != nil) {
+		t.Errorf("it says %v, and that %s is there: %v", err, globalKnownHosts, global)
+	}
+	for _, o := range []Options{{KnownHosts: []string{"none-such"}, AcceptNew: true}, {KnownHosts: []string{"none"}}} {
+		if err := o.Check(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -98,7 +98,6 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]
 		if err := ctx.Err(); err != nil {
 			return deleted, context.Cause(ctx)
 		}
-		a.tellLeft(ctx, levels, left, &blocked, began)
 		if n > 0 {
 			began, wait = time.Now(), a.Pause/20
 		} else if time.Since(began) > a.Patience {
@@ -107,6 +106,7 @@ func (a *Cloud) endAll(ctx context.Context, enough int, look func(of map[string]
 			}
 			of = nil // a last look at everything
 		}
+		a.tellLeft(ctx, levels, left, &blocked, began)
 		if err := pause(ctx, wait); err != nil {
 			return deleted, err
 		}

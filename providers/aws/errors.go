@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,10 +64,10 @@ func (a *Cloud) settle(ctx context.Context, do func() error) error {
 		if !missing(err) || time.Now().After(end) {
 			return err
 		}
+		a.waits.For("AWS to know of what was made a moment ago", messageOf(err), time.Now().Add(wait))
 		if e := pause(ctx, wait); e != nil {
 			return e
 		}
-		a.waits.For("AWS to know of what was made a moment ago", messageOf(err), time.Now().Add(2*a.Pause))
 		wait = min(wait*3/2, a.Pause)
 	}
 }
@@ -169,7 +170,7 @@ func explain(err error) error {
 	return &APIError{Code: code, Next: next, Err: err}
 }
 
-// DocumentError is of a document that AWS, or what is there of the cluster, does not go with. Nothing was changed.
+// DocumentError is of a document that AWS, or what is there of the cluster, does not go with.
 type DocumentError struct{ Err error }
 
 func (e *DocumentError) Error() string { return e.Err.Error() }
@@ -180,16 +181,30 @@ func wrong(field, format string, args ...any) error {
 	return &DocumentError{fmt.Errorf("spec.provider.aws."+field+": "+format, args...)}
 }
 
-// wrongs is all that is wrong, and what else there is to tell; nil: nothing is.
+// wrongs is all that is wrong with the document. Where something else has failed, too, it is that, and tells of the document: nobody may have seen all of it.
 func wrongs(all *multierror.Error, other error) error {
-	if all == nil {
+	if all == nil || len(all.Errors) == 0 {
 		return other
 	}
-	if other != nil {
-		all = multierror.Append(all, other)
-	}
 	sort.Sort(all)
+	if other != nil {
+		return fmt.Errorf("%w\nand the document is wrong: %v", other, config.Errors(all))
+	}
 	return &DocumentError{config.Errors(all)}
+}
+
+// gathered is [wrongs] of some errors, or of none.
+func gathered(errs ...error) error {
+	var all *multierror.Error
+	var other error
+	for _, err := range errs {
+		if d := (*DocumentError)(nil); errors.As(err, &d) {
+			all = multierror.Append(all, d.Err)
+		} else {
+			other = cmp.Or(other, explain(err))
+		}
+	}
+	return wrongs(all, other)
 }
 
 // APIError is an error of AWS of which is known what to do next.

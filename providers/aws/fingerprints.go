@@ -35,7 +35,7 @@ func (a *Cloud) sameKey(k ec2types.KeyPairInfo) error {
 // fingerprints are what AWS may call the key in a file, by what it is and by who has made it; none: the file can't be read, or is no
 // key, or one that shows too little without its passphrase.
 func fingerprints(path string) []string {
-	b, err := os.ReadFile(atHome(path))
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}

@@ -72,11 +72,8 @@ func (a *Cloud) hand(l *look) error {
 	if err := a.forgetHostKeys(all); err != nil {
 		return err
 	}
-	if err := a.otherKey(l); err != nil {
-		return err
-	}
 	if _, err := os.Stat(a.keyFile()); err != nil && len(a.c.Spec.Hosts) > 0 && a.aws.SSH.KeyName == "" {
-		return a.keyLost()
+		return cmp.Or(a.otherKey(l), a.keyLost())
 	}
 	return nil
 }

@@ -18,12 +18,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// keyFile is the private key with which the machines are reached.
+// keyFile is the private key with which the machines are reached, from the root: ssh reads its name elsewhere, too.
 func (a *Cloud) keyFile() string {
-	if f := a.aws.SSH.IdentityFile; f != "" {
-		return f
+	f := a.aws.SSH.IdentityFile
+	if f == "" {
+		return filepath.Join(a.dir, "id_ed25519")
 	}
-	return filepath.Join(a.dir, "id_ed25519")
+	whole, _ := filepath.Abs(atHome(f))
+	return cmp.Or(whole, f)
 }
 
 // knownHosts is where the keys of the cluster's machines are noted, as they are first seen.

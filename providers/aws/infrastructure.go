@@ -17,18 +17,16 @@ import (
 
 // infrastructure are all resources that nothing else needs; what they need comes with them.
 func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *network, error) {
-	if err := a.refusals(ctx, l); err != nil {
-		return nil, nil, err
-	}
+	refused := a.refusals(ctx, l)
 	w, err := a.network(ctx, l)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, gathered(append(refused, err)...)
 	}
 	groups, roots := a.groups(l, w)
 	roots = append(roots, w.roots...)
 	key := a.key(ctx, l)
 	pools, err := a.pools(ctx, l, w, groups)
-	if err != nil {
+	if err := gathered(append(refused, err)...); err != nil {
 		return nil, nil, err
 	}
 	var planes, others []*resource
@@ -57,6 +55,7 @@ func (a *Cloud) infrastructure(ctx context.Context, l *look) ([]*resource, *netw
 // pools are all machines that there are to be, with what they are to be in, and to have.
 func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[string]*resource) ([]pool, error) {
 	all := a.allPools()
+	var bad *multierror.Error
 	for i, p := range all {
 		switch p.Name {
 		case planesPool:
@@ -77,12 +76,12 @@ func (a *Cloud) pools(ctx context.Context, l *look, w *network, groups map[strin
 				}
 			}
 			if slices.ContainsFunc(p.Zones, func(z string) bool { return !slices.Contains(w.zones, z) }) {
-				return nil, wrong(p.path+".zones", "%s is not all in %s, where the network is: choose zones of the network", strings.Join(p.Zones, ", "), strings.Join(w.zones, ", "))
+				bad = multierror.Append(bad, wrong(p.path+".zones", "%s is not all in %s, where the network is: choose zones of the network", strings.Join(p.Zones, ", "), strings.Join(w.zones, ", ")))
 			}
 		}
 		all[i] = p
 	}
-	return all, nil
+	return all, wrongs(bad, nil)
 }
 
 // planned are the resources that there are to be, and what would be done about them. All that is wrong with the document, by what AWS says and by what is
@@ -96,7 +95,9 @@ func (a *Cloud) planned(ctx context.Context, l *look) ([]*resource, *network, []
 	roots, net, err := a.infrastructure(ctx, l)
 	if d := (*DocumentError)(nil); errors.As(err, &d) {
 		w.wrong = multierror.Append(w.wrong, d.Err)
-		roots, err = a.mentioned(ctx, l) // of which the network is not
+		if roots, err = a.mentioned(ctx, l); err != nil { // of which the network is not
+			err = wrongs(w.wrong, err)
+		}
 	}
 	if err != nil {
 		return nil, nil, nil, err

@@ -3,10 +3,12 @@ package aws
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
 
@@ -79,6 +81,29 @@ func TestSSHFindsTheWayByItself(t *testing.T) {
 		}
 		if _, err := os.Stat(file); err == nil {
 			t.Error("it is left")
+		}
+	}
+}
+
+// ssh looks for its files from elsewhere, and a per cent begins a token of its.
+func TestSSHFindsItsFilesFromAnywhere(t *testing.T) {
+	start(t, cloud.Options{})
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_DATA_HOME", filepath.Join(dir, "%h"))
+	t.Chdir(dir)
+	a := connect(t, parse(t, "ssh: {keyName: mine, identityFile: 'my %d key'}"))
+	a.c.Spec.Hosts = []config.Node{{SSH: &config.SSH{Address: "192.0.2.1", User: "ubuntu"}}}
+	file, err := a.SSHConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	for _, want := range []string{"\n  IdentityFile \"" + dir + "/my %%d key\"\n", "\n  UserKnownHostsFile \"" + dir + "/%%h/kubewright/aws/eu-west-1/prod/known_hosts\"\n"} {
+		if err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("no %q in %s, %v", want, b, err)
 		}
 	}
 }

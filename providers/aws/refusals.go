@@ -14,24 +14,13 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/hashicorp/go-multierror"
 	"golang.org/x/crypto/ssh"
 )
 
 // refusals are all that the document wants otherwise than it is there, and that can't be changed; what is of a VPC's ranges is told by [unchanged], when the
 // zones are known. They are told before the first change.
-func (a *Cloud) refusals(ctx context.Context, l *look) error {
-	var all *multierror.Error
-	for _, err := range []error{a.otherVPC(ctx, l), a.otherScheme(l), a.otherPort(l), a.otherKey(l), a.noIdentity()} {
-		if err != nil && !errors.As(err, new(*DocumentError)) {
-			return explain(err)
-		}
-		all = multierror.Append(all, err)
-	}
-	if len(all.Errors) == 0 {
-		return nil
-	}
-	return wrongs(all, nil)
+func (a *Cloud) refusals(ctx context.Context, l *look) []error {
+	return []error{a.otherVPC(ctx, l), a.otherScheme(l), a.otherPort(l), a.otherKey(l), a.noIdentity()}
 }
 
 const endFirst = "or end this cluster first with `kubewright down`"

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
@@ -124,6 +126,37 @@ func TestAnIdentityFileThatLetsNobodyIn(t *testing.T) {
 	for _, file := range []string{"mine", "~/mine", "${HOME}/mine", filepath.Join(dir, "mine"), "agents.pub"} {
 		if _, err := connect(t, parse(t, document(file))).Plan(t.Context()); err != nil {
 			t.Errorf("%s: %v", file, err)
+		}
+		want := filepath.Join(dir, filepath.Base(file))
+		if c := connect(t, parse(t, document(file))); c.Identity() != want {
+			t.Errorf("%s is %s, and not %s", file, c.Identity(), want)
+		}
+	}
+}
+
+// Whoever looks, or ends the cluster, is told of it no more than needed: some of its machines may let them in.
+func TestMachinesOfTwoKeysAreHosts(t *testing.T) {
+	s := start(t, cloud.Options{})
+	a, d, machines := up(t, "pools: [{name: w, count: 1}]")
+	had, mine := machines["w-0"], "mine"
+	file := filepath.Join(t.TempDir(), "mine")
+	public, err := makeKey(file, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.ec2.ImportKeyPair(t.Context(), &ec2.ImportKeyPairInput{KeyName: &mine, PublicKeyMaterial: public}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.ec2.RunInstances(t.Context(), &ec2.RunInstancesInput{MinCount: sdk.Int32(1), MaxCount: sdk.Int32(1), SubnetId: had.SubnetId, ImageId: had.ImageId, InstanceType: had.InstanceType,
+		KeyName: &mine, TagSpecifications: a.specified(ec2types.ResourceTypeInstance, "w-1")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, ssh := range []string{"", fmt.Sprintf("ssh: {keyName: mine, identityFile: %s}\n", file)} {
+		document := ssh + "pools: [{name: w, count: 2}]"
+		refused(t, s, document, "spec.provider.aws.ssh.keyName: the machines that are there, ")
+		d = parse(t, document)
+		if err := connect(t, d).Hosts(t.Context()); err != nil || len(d.Spec.Hosts) != 3 {
+			t.Errorf("%d hosts, %v", len(d.Spec.Hosts), err)
 		}
 	}
 }

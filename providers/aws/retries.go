@@ -32,7 +32,7 @@ func (b *backoff) BackoffDelay(attempt int, err error) (time.Duration, error) {
 		if inner := (net.Error)(nil); why == "" && errors.As(err, &inner) {
 			why = inner.Error()
 		}
-		b.waits.For("an answer of AWS", why, time.Now().Add(d+10*time.Second))
+		b.waits.For("an answer of AWS", why, time.Now().Add(d))
 	}
 	return d, e
 }

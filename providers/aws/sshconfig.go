@@ -12,7 +12,8 @@ func (a *Cloud) sshConfigFile() string { return filepath.Join(a.dir, "ssh_config
 // hosts, too, which -J would not give it; one of the user's own is what ~/.ssh/config has of it.
 func (a *Cloud) SSHConfig() (file string, err error) {
 	file = a.sshConfigFile()
-	known := []string{"  IdentityFile " + strconv.Quote(a.keyFile()), "  UserKnownHostsFile " + strconv.Quote(a.knownHosts()), "  StrictHostKeyChecking accept-new"}
+	quote := func(path string) string { return strconv.Quote(strings.ReplaceAll(path, "%", "%%")) } // which begins a token
+	known := []string{"  IdentityFile " + quote(a.keyFile()), "  UserKnownHostsFile " + quote(a.knownHosts()), "  StrictHostKeyChecking accept-new"}
 	var lines, addresses []string
 	jump, user := "none", a.aws.SSH.User
 	for _, n := range a.c.Spec.Hosts {

@@ -1,7 +1,10 @@
 package aws
 
 import (
+	"context"
+	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -91,7 +94,53 @@ func TestNobodyAnswers(t *testing.T) {
 	if _, err := b.BackoffDelay(attempts-1, refused); err != nil {
 		t.Error(err)
 	}
+	var d time.Duration
+	for range 1000 { // it is any time up to a limit
+		if d, err = b.BackoffDelay(attempts-1, refused); d > 10*time.Second {
+			break
+		}
+	}
 	if _, words := w.Long(time.Now().Add(6 * time.Second)); len(words) != 1 || !strings.HasPrefix(words[0], "an answer of AWS (dial tcp") {
 		t.Errorf("%q is said", words)
+	}
+	if _, words := w.Long(time.Now().Add(d)); len(words) > 0 {
+		t.Errorf("%q is said, and the call is made again", words)
+	}
+}
+
+// It is waited between two tries, and no longer.
+func TestWhatIsNotKnownYetIsWaitedForAloud(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a, tries := &Cloud{waits: &waits.List{}, Pause: 5 * time.Second}, 0
+	long := func() string {
+		_, words := a.waits.Long(time.Now().Add(6 * time.Second))
+		return strings.Join(words, "; ")
+	}
+	unseen := func() error {
+		tries++
+		if said := long(); said != "" {
+			t.Errorf("at try %d %q is said", tries, said)
+		}
+		if tries == 2 {
+			return nil
+		}
+		return errUnseen
+	}
+	if err := a.settle(ctx, unseen); err != nil || tries != 2 {
+		t.Errorf("%d tries: %v", tries, err)
+	}
+	a.Pause = 10 * time.Minute
+	over := make(chan error)
+	go func() { over <- a.settle(ctx, func() error { return errUnseen }) }()
+	for limit := time.Now().Add(20 * time.Second); !strings.HasPrefix(long(), "AWS to know of what was made a moment ago ("); runtime.Gosched() {
+		if time.Now().After(limit) {
+			t.Error("nothing is said")
+			break
+		}
+	}
+	cancel()
+	if err := <-over; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/smithy-go"
+	"github.com/hashicorp/go-multierror"
+
 	"github.com/kubewright/kubewright/e2e/cloud"
 )
 
@@ -56,10 +59,42 @@ func TestAllThatIsWrongIsToldBeforeAnythingIsMade(t *testing.T) {
 	key := "ssh: {keyName: misspelt, identityFile: " + file + "}\n"
 	refused(t, s, machines+key+"network: {vpc: vpc-0123456789abcdef0, subnets: [subnet-0a]}", append(wrong, "spec.provider.aws.network.vpc: vpc-0123456789abcdef0 is not in eu-west-1")...)
 	refused(t, s, machines+key+"network: {zones: [eu-west-1z]}", append(wrong, "spec.provider.aws.network.zones: eu-west-1z is none of eu-west-1")...)
+	refused(t, s, "pools:\n- {name: a, count: 1, zones: [eu-west-1y]}\n- {name: b, count: 1, zones: [eu-west-1z]}\n"+strings.Replace(key, file, file+".not", 1),
+		"spec.provider.aws.pools[0].zones: eu-west-1y is not all in eu-west-1a", "spec.provider.aws.pools[1].zones: eu-west-1z", "spec.provider.aws.ssh.identityFile: there is no such file", "spec.provider.aws.ssh.keyName: eu-west-1 has no key pair misspelt")
+	refused(t, s, "network: {zones: [eu-west-1z]}\n"+strings.Replace(key, file, file+".not", 1), "spec.provider.aws.network.zones: eu-west-1z", "spec.provider.aws.ssh.identityFile: there is no such file",
+		"spec.provider.aws.ssh.keyName: eu-west-1 has no key pair misspelt")
 	vpc, subnets := givenNetwork(t, connect(t, parse(t, small)))
 	other, others := givenNetwork(t, connect(t, parse(t, small)))
 	refused(t, s, fmt.Sprintf("network: {vpc: %s, subnets: [%s, subnet-0a], publicSubnets: [%s, subnet-0b]}", vpc, subnets[0], others[2]),
 		"spec.provider.aws.network.subnets[1]: subnet-0a is not in eu-west-1", "spec.provider.aws.network.publicSubnets[0]: "+others[2]+" is in "+other, "spec.provider.aws.network.publicSubnets[1]: subnet-0b is not in eu-west-1")
+}
+
+// Where AWS does not answer, that is what ends the run: the document may be right in all that it would have told.
+func TestAnErrorOfAWSIsNoneOfTheDocuments(t *testing.T) {
+	denied := &cloud.Error{Code: "UnauthorizedOperation", Message: "You are not authorized to perform this operation."}
+	for action, document := range map[string]string{
+		"DescribeImages":        "network: {zones: [eu-west-1z]}\npools: [{name: a, count: 1, image: ami-0a}]", // of machines alone
+		"DescribeLoadBalancers": "network: {zones: [eu-west-1z]}",                                              // of what can't be changed
+	} {
+		start(t, cloud.Options{Before: func(c cloud.Call) *cloud.Error {
+			if c.Action == action {
+				return denied
+			}
+			return nil
+		}})
+		_, err := connect(t, parse(t, document)).Plan(t.Context())
+		wants(t, err, "UnauthorizedOperation", "lack a permission", "\nand the document is wrong: ", "spec.provider.aws.")
+		if errors.As(err, new(*DocumentError)) {
+			t.Errorf("%s: it is said to be the document's: %v", action, err)
+		}
+	}
+	w := &walk{plan: true, wrong: multierror.Append(nil, wrong("network", "no"))}
+	_, err := w.run(t.Context(), []*resource{{kind: "vpc", find: func() (string, []string, error) {
+		return "", nil, &smithy.GenericAPIError{Code: "Throttling", Message: "slow"}
+	}}})
+	if wants(t, err, "AWS: vpc: Throttling", "\nand the document is wrong: spec.provider.aws.network: no"); errors.As(err, new(*DocumentError)) {
+		t.Errorf("it is said to be the document's: %v", err)
+	}
 }
 
 func TestAnImageIsForTheMachinesThatBootIt(t *testing.T) {
