@@ -93,35 +93,41 @@ func (a *Cloud) planned(ctx context.Context, l *look) ([]*resource, *network, []
 	}
 	w := &walk{plan: true}
 	roots, net, err := a.infrastructure(ctx, l)
-	if d := (*DocumentError)(nil); errors.As(err, &d) {
+	d := (*DocumentError)(nil)
+	if errors.As(err, &d) {
 		w.wrong = multierror.Append(w.wrong, d.Err)
-		if roots, err = a.mentioned(ctx, l); err != nil { // of which the network is not
-			err = wrongs(w.wrong, err)
-		}
-	}
-	if err != nil {
+	} else if err != nil {
 		return nil, nil, nil, err
 	}
-	changes, err := w.run(ctx, roots)
+	named, err := a.mentioned(ctx, l, d != nil)
+	if err != nil {
+		return nil, nil, nil, wrongs(w.wrong, err)
+	}
+	changes, err := w.run(ctx, append(named, roots...))
 	return roots, net, changes, err
 }
 
-// mentioned is what the document names of machines that are still to be made.
-func (a *Cloud) mentioned(ctx context.Context, l *look) (all []*resource, err error) {
+// mentioned is what the document names of machines that are still to be made, or would now be made otherwise; but of the
+// latter alone where the others are looked at anyway.
+func (a *Cloud) mentioned(ctx context.Context, l *look, others bool) (all []*resource, err error) {
 	for _, p := range a.allPools() {
+		lacking, changed := false, false
 		for _, name := range p.parts() {
-			if i, err := part(l.instances, ofInstance, name); err != nil {
+			i, err := part(l.instances, ofInstance, name)
+			if err != nil {
 				return nil, explain(err)
-			} else if i != nil {
-				continue
 			}
-			if all = append(all, a.image(ctx, l, p)); p.InstanceProfile != "" {
-				all = append(all, a.givenProfile(ctx, p))
-			}
-			break
+			lacking = lacking || i == nil
+			changed = changed || i != nil && len(p.unlike(*i)) > 0
+		}
+		if lacking && !others || !lacking && !changed {
+			continue
+		}
+		if all = append(all, a.image(ctx, l, p)); p.InstanceProfile != "" {
+			all = append(all, a.givenProfile(ctx, p))
 		}
 	}
-	if len(all) > 0 {
+	if len(all) > 0 && others {
 		all = append(all, a.key(ctx, l))
 	}
 	return all, nil

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -48,6 +49,13 @@ func (p pool) unlike(i ec2types.Instance) (is []string) {
 	}
 	if have := sdk.ToString(i.ImageId); p.Image != "" && have != p.Image {
 		is = append(is, have)
+	}
+	if i.IamInstanceProfile != nil && p.InstanceProfile != "" {
+		if arn := sdk.ToString(i.IamInstanceProfile.Arn); path.Base(arn) != p.InstanceProfile {
+			is = append(is, "of the profile "+path.Base(arn))
+		}
+	} else if i.IamInstanceProfile == nil && p.InstanceProfile != "" {
+		is = append(is, "without a profile")
 	}
 	switch spot := i.InstanceLifecycle == ec2types.InstanceLifecycleTypeSpot; {
 	case spot && !p.Spot:

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,31 @@ func TestSettingsAreOfNewMachines(t *testing.T) {
 		}
 		if got := a.Notes(); !slices.EqualFunc(got, want, strings.HasPrefix) {
 			t.Errorf("%s:\n%s\nnot\n%s", document, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// Who is told to terminate machines that are there is told first that no others could be made.
+func TestSettingsOfMachinesThatAreThereAreLookedAt(t *testing.T) {
+	start(t, cloud.Options{})
+	if _, err := connect(t, parse(t, "controlPlane: {count: 1}\npools: [{name: w, count: 1}]")).Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for document, want := range map[string]string{
+		"controlPlane: {instanceType: m7i.huge}\npools: [{name: w, count: 1}]":                                   "spec.provider.aws.controlPlane.instanceType",
+		"controlPlane: {count: 1}\npools: [{name: w, count: 2, image: ami-12345}]":                               "spec.provider.aws.pools[0].image",
+		"controlPlane: {count: 1}\npools: [{name: w, count: 1, image: ami-12345}]":                               "spec.provider.aws.pools[0].image",
+		"controlPlane: {count: 1}\npools: [{name: w, count: 1, instanceProfile: nope}]":                          "spec.provider.aws.pools[0].instanceProfile",
+		"controlPlane: {count: 1}\nssh: {bastion: maybe}\npools: [{name: w, count: 1}]":                          "spec.provider.aws.ssh.bastion",
+		"controlPlane: {instanceType: m7i.huge}\nloadBalancer: {scheme: internal}\npools: [{name: w, count: 1}]": "spec.provider.aws.controlPlane.instanceType",
+	} {
+		for what, do := range map[string]func(*Cloud) error{
+			"plan": func(a *Cloud) error { _, err := a.Plan(t.Context()); return err },
+			"up":   func(a *Cloud) error { _, err := a.Create(t.Context()); return err },
+		} {
+			if err := do(connect(t, parse(t, document))); !errors.As(err, new(*DocumentError)) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s of %s: %v", what, document, err)
+			}
 		}
 	}
 }

@@ -72,6 +72,9 @@ func (p pool) describe() string {
 	if p.Image != "" {
 		s += ", " + p.Image
 	}
+	if p.InstanceProfile != "" {
+		s += ", of the profile " + p.InstanceProfile
+	}
 	if p.Spot {
 		s += ", spot"
 	}
