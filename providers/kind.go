@@ -28,6 +28,7 @@ type Kind struct {
 	// Impatient: machines that boot are not waited for; what still works in them can be asked.
 	Impatient bool
 	lib       *cluster.Provider
+	maker     *cluster.Provider // ends when the containers are made
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
 }
@@ -54,7 +55,7 @@ func NewKind(ctx context.Context) (*Kind, error) {
 		return nil, err
 	}
 	of := map[container.Engine]cluster.ProviderOption{"docker": cluster.ProviderWithDocker(), "podman": cluster.ProviderWithPodman(), "nerdctl": cluster.ProviderWithNerdctl("")}
-	return &Kind{Engine: e, Say: func(string, ...any) {}, lib: cluster.NewProvider(of[e]), settling: 5 * time.Second}, nil
+	return &Kind{Engine: e, Say: func(string, ...any) {}, lib: cluster.NewProvider(of[e]), maker: cluster.NewProvider(of[e], cluster.ProviderWithLogger(leaver{})), settling: 5 * time.Second}, nil
 }
 
 func (k *Kind) containers(ctx context.Context, name string) ([]container.Container, error) {
@@ -82,11 +83,16 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 	if err := ctx.Err(); err != nil {
 		return false, finish, context.Cause(ctx)
 	}
+	patches := len(w.ContainerdConfigPatches)+len(w.ContainerdConfigPatchesJSON6902) > 0
+	lib := k.maker
+	if patches { // which it makes when the containers run
+		lib = k.lib
+	}
 	ended, failed := make(chan struct{}), error(nil)
 	go func() {
 		defer close(ended)
 		failed = within(context.WithoutCancel(ctx), 5*time.Minute, "make the containers", func() error {
-			return k.lib.Create(c.Metadata.Name, cluster.CreateWithV1Alpha4Config(w), cluster.CreateWithStopBeforeSettingUpKubernetes(true), cluster.CreateWithRetain(true))
+			return lib.Create(c.Metadata.Name, cluster.CreateWithV1Alpha4Config(w), cluster.CreateWithStopBeforeSettingUpKubernetes(true), cluster.CreateWithRetain(true))
 		})
 	}()
 	// kind's library hears of no context: what it has begun is waited for, so that it makes nothing behind our back.
@@ -99,8 +105,8 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 		}
 		return failed
 	})
-	// kind has more to do than that, which nobody waits for: but with patches it restarts the runtime.
-	if patches := len(w.ContainerdConfigPatches) + len(w.ContainerdConfigPatchesJSON6902); patches > 0 || !k.run(ctx, c, ended) {
+	// kind waits until they have booted, as the phases do on their own; but with patches it restarts the runtime.
+	if patches || !k.run(ctx, c, ended) {
 		err := finish()
 		if ctx.Err() != nil { // Ctrl-C ends kind's commands, too, and they say so
 			err = context.Cause(ctx)

@@ -431,3 +431,18 @@ func mkfifo(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+// The word is kind's own: TestKindSizes sees that it is still that one.
+func TestKindIsLeftWhenTheContainersAreMade(t *testing.T) {
+	for said, want := range map[string]bool{"Ensuring node image": true, "Preparing nodes 📦 📦": false} {
+		wentOn := false
+		err := within(t.Context(), time.Minute, "make the containers", func() error {
+			leaver{}.V(0).Infof(" ✓ %s\n", said)
+			wentOn = true
+			return nil
+		})
+		if err != nil || wentOn != want {
+			t.Errorf("%s: it went on: %t, %v", said, wentOn, err)
+		}
+	}
+}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	kindexec "sigs.k8s.io/kind/pkg/exec"
+	"sigs.k8s.io/kind/pkg/log"
 
 	"github.com/kubewright/kubewright/host/container"
 )
@@ -20,12 +22,30 @@ func within(ctx context.Context, limit time.Duration, what string, do func() err
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("kind's library did not %s within %s: the engine has too much to do, or hangs: see its log", what, limit))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- do() }()
+	go func() {
+		var err error
+		defer func() { done <- err }() // also if a leaver ends it
+		err = do()
+	}()
 	select {
 	case err := <-done:
 		return plain(err)
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// leaver is a logger that ends the goroutine in which kind's library makes containers, once they are made: what would follow,
+// some twenty commands of the engine, writes a configuration for kubeadm, which nobody reads.
+type leaver struct{ log.NoopLogger }
+
+func (leaver) V(log.Level) log.InfoLogger { return leaverInfo{} }
+
+type leaverInfo struct{ log.NoopInfoLogger }
+
+func (leaverInfo) Infof(format string, args ...any) {
+	if said := fmt.Sprintf(format, args...); strings.Contains(said, "✓ Preparing nodes") {
+		runtime.Goexit()
 	}
 }
 
