@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +93,9 @@ func signed(r *http.Request, body []byte, s scope, credentials aws.Credentials) 
 		if v := r.Header.Values(name); len(v) > 0 {
 			again.Header[http.CanonicalHeaderKey(name)] = v
 		}
+	}
+	if !slices.Contains(strings.Split(s.headers, ";"), "content-length") { // as the AWS CLI leaves it out
+		again.ContentLength = 0
 	}
 	sum := sha256.Sum256(body)
 	err = v4.NewSigner().SignHTTP(r.Context(), credentials, again, hex.EncodeToString(sum[:]), s.service, s.region, at)

@@ -1,13 +1,19 @@
 package cloud_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
@@ -209,5 +215,26 @@ func TestLatencyIsThatOfEachCall(t *testing.T) {
 	ok(c.ec2.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{}))(t)
 	if call := c.cloud.Calls()[0]; call.End.Sub(call.Begin) < 20*time.Millisecond {
 		t.Errorf("took %s", call.End.Sub(call.Begin))
+	}
+}
+
+// The AWS CLI and curl sign no Content-Length, as the SDK does.
+func TestASignatureMayLeaveOutTheLength(t *testing.T) {
+	s := httptest.NewServer(cloud.New(cloud.Options{}))
+	defer s.Close()
+	const body = "Action=DescribeVpcs&Version=2016-11-15"
+	r, err := http.NewRequest(http.MethodPost, s.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	sum := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(t.Context(), test, r, hex.EncodeToString(sum[:]), "ec2", "eu-west-1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("%+v, %v", answer, err)
 	}
 }
