@@ -32,7 +32,7 @@ func (s *site) refusals() {
 	restore()
 
 	restore = s.edited("ssh_config", "IdentitiesOnly yes", "IdentitiesOnly yes\n  ProxyJump 127.0.0.1:1")
-	refused([]string{"127.0.0.1:1", "not reachable", "bring it up"})
+	refused([]string{"127.0.0.1:1", "not reachable", "see to the jump host"})
 	restore()
 	if now := s.everywhere(entered); now != entries {
 		s.t.Errorf("somebody was let in: before\n%s\nafter\n%s", entries, now)

@@ -246,7 +246,7 @@ exit 125; }`
 		"a port is taken":   {fails("run", strings.Repeat("0f", 32)+"\ndocker: Bind for 127.0.0.1:6443 failed: port is already allocated\n\nRun 'docker run --help' for more"), []string{"kind: docker run: docker: Bind for 127.0.0.1:6443 failed: port is already allocated: another container has the port: choose another one"}},
 		"no space":          {fails("run", "mkdir /var/lib/docker: no space left on device"), []string{"no space left on device", "docker system prune"}},
 		"no systemd":        {`[ "$1" != logs ] || exit 0`, []string{"could not find a log line", "systemd does not come up in this image"}},
-		"not one of kind's": {`case "$*" in *"cat /kind/version"*) echo "cat: /kind/version: No such file" >&2; exit 1 ;; esac`, []string{"kind: ", "/kind/version: No such file"}},
+		"not one of kind's": {fails("cp", "Error response from daemon: Could not find the file /kind in container ci-control-plane"), []string{"Could not find the file /kind", "not one of kind's: build one with `kubewright build node-image`"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stand(t, c.script)

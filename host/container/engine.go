@@ -76,8 +76,12 @@ var advice = []struct{ says, do string }{
 	{"address already in use", "another program has the port: choose another one (hostPort, apiServerPort), or end that program"},
 	{"no space left on device", "the engine's disk is full: see `docker system df`, and make room with `docker system prune`"},
 	{"No such image", "build the image with `kubewright build node-image`, load it with `docker load`, or name another with --image"},
+	{"Could not find the file /kind in", notKinds},
+	{`"/kind" could not be found on container`, notKinds}, // podman
 	{"could not find a log line", "systemd does not come up in this image: build one with `kubewright build node-image`, or name another with --image"},
 }
+
+const notKinds = "the image is not one of kind's: build one with `kubewright build node-image`, or name another with --image"
 
 // Advice is what to do where an engine, or kind, says this; empty: nothing is known of it.
 func Advice(said string) string {
