@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,10 @@ type Kind struct {
 	Say    func(format string, args ...any) // to the user, of what takes long; nil: nothing
 	// Impatient: machines that boot are not waited for; what still works in them can be asked.
 	Impatient bool
-	lib       *cluster.Provider
-	maker     *cluster.Provider // ends when the containers are made
+	// Server is where the API server is from here, HOST:PORT, once Machines has looked; empty: the engine does not tell.
+	Server string
+	lib    *cluster.Provider
+	maker  *cluster.Provider // ends when the containers are made
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
 }
@@ -62,21 +65,42 @@ func (k *Kind) containers(ctx context.Context, name string) ([]container.Contain
 	return k.Engine.Containers(ctx, clusterLabel+"="+name)
 }
 
-// Create makes the containers, if there are none of that name, which end at a time if it is not zero. It returns
-// once they run; kind's library has ended when finish returns, with what it says, whatever has become of ctx. What it made it
+// Create makes the containers, if there are none of that name; of those that are there it changes the end, if that is not zero. It returns
+// once they run, to be signed; kind's library has ended when finish returns, with what it says, whatever has become of ctx. What it made it
 // made even if it fails: see Delete. Containers of before, and those that somebody else makes meanwhile, are never touched.
 func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time) (made bool, finish func() error, err error) {
 	finish = func() error { return nil }
-	have, err := k.containers(ctx, c.Metadata.Name)
-	if err != nil {
+	w := wish(c)
+	var images []string
+	for _, n := range w.Nodes {
+		if !slices.Contains(images, n.Image) {
+			images = append(images, n.Image)
+		}
+	}
+	var have []container.Container
+	here := make([]bool, len(images))
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		have, err = k.containers(ctx, c.Metadata.Name)
+		return err
+	})
+	for i, image := range images {
+		g.Go(func() error {
+			here[i] = k.Engine.Has(ctx, image)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
 		return false, finish, err
 	}
 	if len(have) > 0 {
 		return false, finish, k.keep(ctx, c, have, expires)
 	}
-	w := wish(c)
-	for _, n := range w.Nodes {
-		if err := k.bring(ctx, n.Image); err != nil {
+	for i, image := range images {
+		if here[i] {
+			continue
+		}
+		if err := k.pull(ctx, image); err != nil {
 			return false, finish, err
 		}
 	}
@@ -115,7 +139,7 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 			return !taken(failed), finish, err
 		}
 	}
-	return true, finish, k.sign(ctx, c, marked{Expires: expires})
+	return true, finish, nil
 }
 
 // run tells when all containers run; not if kind's library ends before.
@@ -156,11 +180,8 @@ func (k *Kind) settle(ctx context.Context, c *config.Cluster) {
 	}
 }
 
-// bring pulls an image that is not here: kind would do so four times, and hear of no Ctrl-C.
-func (k *Kind) bring(ctx context.Context, image string) error {
-	if k.Engine.Has(ctx, image) {
-		return nil
-	}
+// pull brings an image that is not here: kind would try four times, and hear of no Ctrl-C.
+func (k *Kind) pull(ctx context.Context, image string) error {
 	k.Say("pulling the image %s", image)
 	if _, err := k.Engine.Do(ctx, "pull", "--quiet", image); err != nil {
 		return fmt.Errorf("the image %s is not here, and could not be pulled: %w: build one with `kubewright build node-image`, load it with `%s load`, or name another with --image", image, err, k.Engine)
@@ -190,9 +211,23 @@ func (k *Kind) Document(ctx context.Context, name string) (*config.Cluster, erro
 
 // Machines are the containers of a cluster, once they have booted.
 func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machine, error) {
-	have, err := k.containers(ctx, c.Metadata.Name)
+	var wanted []string
+	for _, n := range c.Spec.Hosts {
+		wanted = append(wanted, n.Name)
+	}
+	have, err := k.Engine.Inspect(ctx, wanted...)
+	if err != nil { // one of them is not there, say
+		have, err = k.containers(ctx, c.Metadata.Name)
+	}
 	if err != nil {
 		return nil, err
+	}
+	have = slices.DeleteFunc(have, func(h container.Container) bool { return h.Labels[clusterLabel] != c.Metadata.Name })
+	for _, h := range have {
+		if h.Name == first(c).Name {
+			// Docker Desktop's machine publishes it elsewhere than here, as the label says.
+			k.Server = cmp.Or(h.Labels["desktop.docker.io/ports/6443/tcp"], h.Published["6443/tcp"])
+		}
 	}
 	machines := make([]*phases.Machine, len(c.Spec.Hosts))
 	var g errgroup.Group
@@ -256,7 +291,7 @@ func (k *Kind) Consoles(ctx context.Context, name, dir string) error {
 	return g.Wait()
 }
 
-// Export puts a cluster into a kubeconfig, as kind does: under the name kind-NAME.
+// Export has kind's library put a cluster into a kubeconfig, under the name kind-NAME.
 func (k *Kind) Export(ctx context.Context, name, kubeconfig string) error {
 	return within(ctx, time.Minute, "write the kubeconfig", func() error { return k.lib.ExportKubeConfig(name, kubeconfig, false) })
 }

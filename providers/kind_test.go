@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,7 +36,8 @@ inspect)
     esac
     shift; sep='['
     for n; do
-        printf '%s{"Name":"/%s","State":{"Running":true},"Config":{"Labels":{"io.x-k8s.kind.cluster":"ci","io.x-k8s.kind.role":"%s"}},"NetworkSettings":{"Networks":{"kind":{"IPAddress":"192.0.2.7"}}}}' "$sep" "$n" "$(cat $dir/containers/$n)"
+        [ -e $dir/containers/$n ] || { echo "Error: No such object: $n" >&2; exit 1; }
+        printf '%s{"Name":"/%s","State":{"Running":true},"Config":{"Labels":{"io.x-k8s.kind.cluster":"ci","io.x-k8s.kind.role":"%s"}},"NetworkSettings":{"Ports":{"6443/tcp":[{"HostIp":"127.0.0.1","HostPort":"40001"}]},"Networks":{"kind":{"IPAddress":"192.0.2.7"}}}}' "$sep" "$n" "$(cat $dir/containers/$n)"
         sep=,
     done
     echo ']' ;;
@@ -75,6 +77,16 @@ func kindOf(t *testing.T) *Kind {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// create is what up does with a cluster first.
+func create(t *testing.T, k *Kind, c *config.Cluster, expires time.Time) (made bool, err error) {
+	t.Helper()
+	made, _, err = k.Create(t.Context(), c, expires)
+	if made && err == nil {
+		err = k.Sign(t.Context(), c, expires)
+	}
+	return made, err
 }
 
 // document is one of a control plane and two workers.
@@ -122,11 +134,11 @@ const three = "ci-control-plane ci-worker ci-worker2"
 func TestContainersAreMadeFoundAndRemoved(t *testing.T) {
 	dir := stand(t, "")
 	k, c := kindOf(t), document(t, nil)
-	made, _, err := k.Create(t.Context(), c, time.Time{})
+	made, err := create(t, k, c, time.Time{})
 	if err != nil || !made || containers(t, dir) != three {
 		t.Fatalf("%v, %v, %s", made, err, containers(t, dir))
 	}
-	if made, _, err := k.Create(t.Context(), c, time.Time{}); err != nil || made {
+	if made, err := create(t, k, c, time.Time{}); err != nil || made {
 		t.Errorf("a second time: %v, %v", made, err)
 	}
 	stored, err := k.Document(t.Context(), "ci")
@@ -140,12 +152,70 @@ func TestContainersAreMadeFoundAndRemoved(t *testing.T) {
 	wants(t, err, "there is no cluster ci", "up --provider kind --name ci")
 }
 
+func TestTheEngineIsAskedForAnImageOnce(t *testing.T) {
+	dir := stand(t, "")
+	if _, err := create(t, kindOf(t), document(t, nil), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if log := asked(t, dir); strings.Count(log, "inspect --type=image --format {{.Id}} my/node:1\n") != 1 {
+		t.Error(log)
+	}
+}
+
+func TestMachinesAreAskedForByTheirNames(t *testing.T) {
+	dir := stand(t, `[ "$1" != exec ] || exit 1`)
+	k, c := kindOf(t), document(t, nil)
+	k.Impatient = true
+	if _, err := create(t, k, c, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	before := len(asked(t, dir))
+	lacks := func(c *config.Cluster, want string) {
+		t.Helper()
+		machines, err := k.Machines(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range machines {
+			if m.Err == nil {
+				m.Host.(io.Closer).Close()
+				continue
+			}
+			wants(t, m.Err, m.Node.Name+": there is no such container")
+			got = append(got, m.Node.Name)
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%q are missing, want %q", s, want)
+		}
+	}
+	lacks(c, "")
+	if log := asked(t, dir)[before:]; strings.Contains(log, "ps ") || k.Server != "127.0.0.1:40001" {
+		t.Errorf("the API server is at %q; the engine was asked\n%s", k.Server, log)
+	}
+	if err := os.Remove(filepath.Join(dir, "containers", "ci-worker")); err != nil {
+		t.Fatal(err)
+	}
+	lacks(c, "ci-worker")
+	c.Metadata.Name = "another" // whose names are somebody else's
+	lacks(c, three)
+}
+
+func asked(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func TestContainersAreNotChanged(t *testing.T) {
 	dir := stand(t, "")
 	k := kindOf(t)
 	var said []string
 	k.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	if _, _, err := k.Create(t.Context(), document(t, nil), time.Time{}); err != nil {
+	if _, err := create(t, k, document(t, nil), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*config.KindProvider){
@@ -155,7 +225,7 @@ func TestContainersAreNotChanged(t *testing.T) {
 		},
 		"the API server's": func(p *config.KindProvider) { p.APIServerPort = 6443 },
 	} {
-		_, _, err := k.Create(t.Context(), document(t, func(c *config.Cluster) { change(&c.Spec.Provider.Kind) }), time.Time{})
+		_, err := create(t, k, document(t, func(c *config.Cluster) { change(&c.Spec.Provider.Kind) }), time.Time{})
 		if err == nil || !strings.Contains(err.Error(), "containers are not changed") || containers(t, dir) != three {
 			t.Errorf("%s: %v; there are %s", name, err, containers(t, dir))
 		}
@@ -163,7 +233,7 @@ func TestContainersAreNotChanged(t *testing.T) {
 	same := func(c *config.Cluster) { // in other words
 		c.Spec.Provider.Kind = config.KindProvider{Nodes: []config.KindNode{{Role: "worker", Labels: map[string]string{"a": "b"}}, {Role: "control-plane"}, {Role: "worker"}}, Image: "my/node:2"}
 	}
-	if _, _, err := k.Create(t.Context(), document(t, same), time.Time{}); err != nil || len(said) != 3 || !strings.Contains(said[1], "ci-control-plane stays of the image my/node:1") {
+	if _, err := create(t, k, document(t, same), time.Time{}); err != nil || len(said) != 3 || !strings.Contains(said[1], "ci-control-plane stays of the image my/node:1") {
 		t.Errorf("%v; it said %q", err, said)
 	}
 	if d, err := k.Document(t.Context(), "ci"); err != nil || d.Spec.Provider.Kind.Nodes[0].Image != "my/node:1" || d.Spec.Hosts[0].Labels["a"] != "b" {
@@ -175,14 +245,14 @@ func TestAClusterWhoseControlPlanesDoNotComeBackSaysSo(t *testing.T) {
 	dir := stand(t, "")
 	k, c := kindOf(t), document(t, func(c *config.Cluster) { c.Spec.Provider.Kind.ControlPlanes = 3; c.Spec.Provider.Kind.Workers = 0 })
 	for range 2 {
-		if _, _, err := k.Create(t.Context(), c, time.Time{}); err != nil {
+		if _, err := create(t, k, c, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "lost"), []byte("addresses have changed\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	made, _, err := k.Create(t.Context(), c, time.Time{})
+	made, err := create(t, k, c, time.Time{})
 	wants(t, err, "ci-control-plane: addresses have changed: ", "kubewright down --provider kind --name ci")
 	if made || containers(t, dir) != three {
 		t.Errorf("made: %v; there are %s", made, containers(t, dir))
@@ -194,7 +264,7 @@ func TestClustersEndWhenTheirTimeIsOver(t *testing.T) {
 	k, c := kindOf(t), document(t, nil)
 	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	for _, expires := range []time.Time{now, {}} { // a second run does not take it back
-		if _, _, err := k.Create(t.Context(), c, expires); err != nil {
+		if _, err := create(t, k, c, expires); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -222,7 +292,7 @@ func TestContainersThatWereThereAreLeftAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			made, _, err := kindOf(t).Create(t.Context(), document(t, c.change), time.Time{})
+			made, err := create(t, kindOf(t), document(t, c.change), time.Time{})
 			wants(t, err, c.wants, "--name", "kubewright down --provider kind --name ci")
 			if made || containers(t, dir) != c.have {
 				t.Errorf("made: %v; there are %s", made, containers(t, dir))
@@ -252,7 +322,7 @@ exit 125; }`
 			stand(t, c.script)
 			k := kindOf(t)
 			k.settling = 0
-			_, _, err := k.Create(t.Context(), document(t, func(c *config.Cluster) { c.Spec.Provider.Kind.Workers = 0 }), time.Time{})
+			_, err := create(t, k, document(t, func(c *config.Cluster) { c.Spec.Provider.Kind.Workers = 0 }), time.Time{})
 			wants(t, err, c.wants...)
 			if strings.Contains(err.Error(), ".go:") || strings.Contains(err.Error(), "--privileged") {
 				t.Errorf("a stack, or a whole command: %v", err)

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
@@ -31,6 +33,7 @@ type kindOptions struct {
 	makes    bool            // the command makes machines
 	hasty    bool            // machines that boot are not waited for
 	set      *pflag.FlagSet  // of the command
+	lib      *providers.Kind // once it was asked for
 	made     bool            // this run has made the containers
 	exported bool            // and has put the cluster into the kubeconfig
 	finish   func() error    // waits for what makes them
@@ -85,7 +88,7 @@ func (o *kindOptions) unused() error {
 func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
 	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
 	if !o.makes && file == "" {
-		k, err := providers.NewKind(ctx)
+		k, err := o.open(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -130,28 +133,54 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 			return nil, misuse(err)
 		}
 	}
-	k, err := providers.NewKind(ctx)
+	k, err := o.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	k.Impatient = o.hasty
-	if command == "up" {
-		if o.say != nil {
-			k.Say = o.say
-		}
-		var expires time.Time
-		if o.ttl > 0 {
-			expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
-		}
-		o.made, o.finish, err = k.Create(ctx, c, expires)
-		if o.made || err == nil {
-			o.cluster = c
-		}
-		if err != nil {
-			return nil, err
-		}
+	if command != "up" {
+		return k.Machines(ctx, c)
 	}
-	return k.Machines(ctx, c)
+	if o.say != nil {
+		k.Say = o.say
+	}
+	var expires time.Time
+	if o.ttl > 0 {
+		expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
+	}
+	o.made, o.finish, err = k.Create(ctx, c, expires)
+	if o.made || err == nil {
+		o.cluster = c
+	}
+	if err != nil {
+		return nil, err
+	}
+	var machines []*phases.Machine
+	g, both := errgroup.WithContext(ctx)
+	if o.made {
+		g.Go(func() error { return k.Sign(both, c, expires) })
+	}
+	g.Go(func() (err error) {
+		machines, err = k.Machines(both, c)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		for _, m := range machines {
+			if h, ok := m.Host.(io.Closer); ok {
+				h.Close()
+			}
+		}
+		return nil, err
+	}
+	return machines, nil
+}
+
+// open finds the engine, once.
+func (o *kindOptions) open(ctx context.Context) (k *providers.Kind, err error) {
+	if o.lib == nil {
+		o.lib, err = providers.NewKind(ctx)
+	}
+	return o.lib, err
 }
 
 // tidy is what is left to do when up has failed: logs are collected where that is wished, and containers that it has made itself are removed. Those that
@@ -171,7 +200,7 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 	}
 	name := o.kind.cluster.Metadata.Name
 	ctx = context.WithoutCancel(ctx)
-	k, err := providers.NewKind(ctx)
+	k, err := o.kind.open(ctx)
 	if err != nil {
 		return errors.Join(failure, err)
 	}
@@ -191,7 +220,7 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 
 // removeKind removes a cluster of containers, or all whose time is over.
 func (o *fleetOptions) removeKind(ctx context.Context, names []string, kubeconfig string) (removed int, err error) {
-	k, err := providers.NewKind(ctx)
+	k, err := o.kind.open(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +239,7 @@ func (o *fleetOptions) runExpired(ctx context.Context, kubeconfig string) error 
 	begin := time.Now()
 	v := newView(o.out())
 	defer v.close()
-	k, err := providers.NewKind(ctx)
+	k, err := o.kind.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -234,7 +263,7 @@ func (o *fleetOptions) export(ctx context.Context, kubeconfig string, u *phases.
 	if u.Cluster.Spec.Provider.Name != "kind" {
 		return mergeAdmin(ctx, kubeconfig, u)
 	}
-	k, err := providers.NewKind(ctx)
+	k, err := o.kind.open(ctx)
 	if err != nil {
 		return "", err
 	}

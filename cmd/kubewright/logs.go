@@ -14,7 +14,6 @@ import (
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
-	"github.com/kubewright/kubewright/providers"
 )
 
 func newLogs(out func() output) *cobra.Command {
@@ -84,7 +83,7 @@ func (o *fleetOptions) collect(ctx context.Context, c *config.Cluster, dir strin
 	}
 	var consoles error
 	if c.Spec.Provider.Name == "kind" { // also of containers that have stopped
-		k, err := providers.NewKind(ctx)
+		k, err := o.kind.open(ctx)
 		if err != nil {
 			return dir, err
 		}

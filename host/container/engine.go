@@ -2,10 +2,12 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -29,34 +31,41 @@ const answering = 2 * time.Minute
 // Detect finds an engine that answers: the one that KIND_EXPERIMENTAL_PROVIDER names, as for kind,
 // else the first that is installed.
 func Detect(ctx context.Context) (Engine, error) {
-	var e Engine
 	if name := os.Getenv("KIND_EXPERIMENTAL_PROVIDER"); name != "" {
-		e = Engine(name)
+		e := Engine(name)
 		if !slices.Contains(engines, e) {
 			return "", fmt.Errorf("KIND_EXPERIMENTAL_PROVIDER is %q: set it to docker, nerdctl or podman, or unset it", name)
 		}
 		if _, err := exec.LookPath(name); err != nil {
 			return "", fmt.Errorf("KIND_EXPERIMENTAL_PROVIDER is %q: %w: install it, or unset the variable", name, err)
 		}
+		return e, e.answers(ctx)
 	}
-	for _, candidate := range engines {
-		if _, err := exec.LookPath(string(candidate)); err == nil && e == "" && !candidate.isPodman(ctx) {
-			e = candidate
+	for _, e := range engines {
+		if _, err := exec.LookPath(string(e)); err != nil {
+			continue
+		}
+		answer := make(chan error, 1)
+		go func() { answer <- e.answers(ctx) }()
+		podman := e.isPodman(ctx)
+		if err := <-answer; !podman {
+			return e, err
 		}
 	}
-	if e == "" {
-		return "", errors.New("no container engine: none of docker, nerdctl, podman is in PATH: install one of them (on Debian: apt-get install docker.io)")
-	}
+	return "", errors.New("no container engine: none of docker, nerdctl, podman is in PATH: install one of them (on Debian: apt-get install docker.io)")
+}
+
+func (e Engine) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("it did not answer within 20s"))
 	defer cancel()
 	_, err := e.Do(ctx, "ps", "--quiet") // of all questions the quickest to answer
-	if err != nil && Advice(err.Error()) == "" {
+	if err == nil {
+		return nil
+	}
+	if Advice(err.Error()) == "" {
 		err = fmt.Errorf("%w: start it (sudo systemctl start docker), or set DOCKER_HOST to where it is", err)
 	}
-	if err != nil {
-		err = &host.UnreachableError{Err: err}
-	}
-	return e, err
+	return &host.UnreachableError{Err: err}
 }
 
 // isPodman tells of a docker that is podman by another name, which kind's library takes for podman, too.
@@ -126,7 +135,8 @@ type Container struct {
 	Name      string
 	Running   bool
 	Labels    map[string]string
-	Addresses []netip.Addr // none where it does not run
+	Addresses []netip.Addr      // none where it does not run
+	Published map[string]string // ports such as 6443/tcp: where they are here, HOST:PORT
 }
 
 // Names are those of the containers with a label, NAME or NAME=VALUE, running or not.
@@ -136,20 +146,25 @@ func (e Engine) Names(ctx context.Context, label string) ([]string, error) {
 }
 
 // Containers are those with a label, NAME or NAME=VALUE, in the order of their names.
-func (e Engine) Containers(ctx context.Context, label string) (all []Container, err error) {
-	var out string
+func (e Engine) Containers(ctx context.Context, label string) ([]Container, error) {
 	for before := []string(nil); ; {
 		names, err := e.Names(ctx, label)
 		if err != nil || len(names) == 0 {
 			return nil, err
 		}
-		if out, err = e.soon(ctx, append([]string{"inspect"}, names...)...); err == nil {
-			break
-		}
-		if slices.Equal(names, before) { // else one of them has gone meanwhile
-			return nil, err
+		all, err := e.Inspect(ctx, names...)
+		if err == nil || slices.Equal(names, before) { // else one of them has gone meanwhile
+			return all, err
 		}
 		before = names
+	}
+}
+
+// Inspect describes containers, in the order of their names. That one of them is not there is an error.
+func (e Engine) Inspect(ctx context.Context, names ...string) (all []Container, err error) {
+	out, err := e.soon(ctx, append([]string{"inspect"}, names...)...)
+	if err != nil {
+		return nil, err
 	}
 	var said []struct {
 		Name   string
@@ -158,13 +173,14 @@ func (e Engine) Containers(ctx context.Context, label string) (all []Container, 
 
 		NetworkSettings struct {
 			Networks map[string]struct{ IPAddress, GlobalIPv6Address string }
+			Ports    json.RawMessage
 		}
 	}
 	if err := json.Unmarshal([]byte(out), &said); err != nil {
 		return nil, fmt.Errorf("%s inspect: %w", e, err)
 	}
 	for _, s := range said {
-		c := Container{Name: strings.TrimPrefix(s.Name, "/"), Running: s.State.Running, Labels: s.Config.Labels}
+		c := Container{Name: strings.TrimPrefix(s.Name, "/"), Running: s.State.Running, Labels: s.Config.Labels, Published: published(s.NetworkSettings.Ports)}
 		for _, n := range s.NetworkSettings.Networks {
 			for _, text := range []string{n.IPAddress, n.GlobalIPv6Address} {
 				if a, err := netip.ParseAddr(text); err == nil {
@@ -176,6 +192,21 @@ func (e Engine) Containers(ctx context.Context, label string) (all []Container, 
 	}
 	slices.SortFunc(all, func(a, b Container) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// published is where ports are published; of several places the first. What podman 1 says is read by kind's library alone.
+func published(said json.RawMessage) map[string]string {
+	var ports map[string][]struct{ HostIP, HostPort string }
+	if json.Unmarshal(said, &ports) != nil {
+		return nil
+	}
+	at := map[string]string{}
+	for port, here := range ports {
+		if len(here) > 0 && here[0].HostPort != "" {
+			at[port] = net.JoinHostPort(cmp.Or(here[0].HostIP, "127.0.0.1"), here[0].HostPort) // no address is any
+		}
+	}
+	return at
 }
 
 // Remove removes containers with their volumes, running or not.

@@ -44,6 +44,21 @@ esac`)
 	wants(t, err, "No such object: one")
 }
 
+func TestWhereAPortIsPublished(t *testing.T) {
+	for ports, want := range map[string]string{
+		`{"6443/tcp":[{"HostIp":"127.0.0.1","HostPort":"40001"}]}`:                                 "127.0.0.1:40001",
+		`{"80/tcp":null,"6443/tcp":[{"HostIp":"::","HostPort":"1"},{"HostIp":"","HostPort":"2"}]}`: "[::]:1",
+		`{"6443/tcp":[{"HostIp":"","HostPort":"40001"}]}`:                                          "127.0.0.1:40001", // podman
+		`[{"hostPort":40001,"containerPort":6443,"protocol":"tcp","hostIP":""}]`:                   "",                // podman 1
+		`{"6443/tcp":null}`: "", `null`: "",
+	} {
+		e := engine(t, `echo '[{"Name":"/one","NetworkSettings":{"Ports":`+ports+`}}]'`)
+		if all, err := e.Inspect(t.Context(), "one"); err != nil || len(all) != 1 || all[0].Published["6443/tcp"] != want {
+			t.Errorf("%s: %+v, %v", ports, all, err)
+		}
+	}
+}
+
 func TestAnEngineElsewhereIsReachedThroughTheRelay(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // somebody else's, with the address that a container has there
 	if err != nil {
