@@ -260,13 +260,25 @@ func (o *fleetOptions) runExpired(ctx context.Context, kubeconfig string) error 
 
 // export puts the cluster into the user's kubeconfig, and returns the name of its context.
 func (o *fleetOptions) export(ctx context.Context, kubeconfig string, u *phases.Up) (string, error) {
-	if u.Cluster.Spec.Provider.Name != "kind" {
-		return mergeAdmin(ctx, kubeconfig, u)
+	server, as := "", mergeOptions{name: u.Cluster.Metadata.Name}
+	if u.Cluster.Spec.Provider.Name == "kind" {
+		k, err := o.kind.open(ctx)
+		if err != nil {
+			return "", err
+		}
+		o.kind.exported = true
+		server, as = k.Server, mergeOptions{name: "kind-" + as.name, overwrite: true} // kind looks at no entry of that name, either
+		if server == "" {
+			return as.name, k.Export(ctx, u.Cluster.Metadata.Name, kubeconfig)
+		}
 	}
-	k, err := o.kind.open(ctx)
+	path, err := kubeconfigOf(u.Cluster, kubeconfig)
 	if err != nil {
 		return "", err
 	}
-	o.kind.exported = true
-	return "kind-" + u.Cluster.Metadata.Name, k.Export(ctx, u.Cluster.Metadata.Name, kubeconfig)
+	b, err := u.AdminConfig(ctx)
+	if err != nil {
+		return "", err
+	}
+	return as.name, mergeAdmin(ctx, path, b, server, as)
 }

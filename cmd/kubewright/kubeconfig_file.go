@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/pki"
 )
 
@@ -41,6 +42,26 @@ func kubeconfigPath(named string, env func(string) string, euid int, homeOf func
 		return "", errors.New("neither KUBECONFIG nor HOME is set: name the file with --kubeconfig")
 	}
 	return filepath.Join(home, ".kube", "config"), nil
+}
+
+// kubeconfigOf is the file that a cluster is put into. That of containers goes where kind looks for it: of several files in
+// $KUBECONFIG into the first that is there, else the last; and to whoever runs this, be it behind sudo.
+func kubeconfigOf(c *config.Cluster, named string) (string, error) {
+	if c.Spec.Provider.Name != "kind" {
+		return kubeconfigPath(named, os.Getenv, os.Geteuid(), homeOf)
+	}
+	if named == "" {
+		for _, f := range filepath.SplitList(os.Getenv("KUBECONFIG")) {
+			if f == "" {
+				continue
+			}
+			named = f
+			if info, err := os.Stat(f); err == nil && !info.IsDir() {
+				break
+			}
+		}
+	}
+	return kubeconfigPath(named, os.Getenv, -1, nil)
 }
 
 func homeOf(uid string) (string, error) {
@@ -71,9 +92,6 @@ func editKubeconfig(ctx context.Context, path string, wait time.Duration, change
 	if err != nil {
 		return false, err
 	}
-	if filepath.Dir(target) == filepath.Dir(pki.AdminConf) { // root's KUBECONFIG often leads there
-		return false, fmt.Errorf("%s is the cluster's own, and is left as it is: name a kubeconfig of yours with --kubeconfig, or unset KUBECONFIG for that in your home", target)
-	}
 	unlock, err := lockKubeconfig(ctx, path, wait)
 	if err != nil {
 		return false, err
@@ -97,8 +115,16 @@ func editKubeconfig(ctx context.Context, path string, wait time.Duration, change
 	return true, replace(target, after)
 }
 
-// resolve follows a symbolic link, so that we write the file and not over the link.
+// resolve follows a symbolic link, so that we write the file and not over the link. The cluster's own files are not ours to write.
 func resolve(path string) (string, error) {
+	target, err := follow(path)
+	if err == nil && filepath.Dir(target) == filepath.Dir(pki.AdminConf) { // root's KUBECONFIG often leads there
+		err = fmt.Errorf("%s is the cluster's own, and is left as it is: name a kubeconfig of yours with --kubeconfig, or unset KUBECONFIG for that in your home", target)
+	}
+	return target, err
+}
+
+func follow(path string) (string, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		target = path

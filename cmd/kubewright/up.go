@@ -161,21 +161,19 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 	return o.done(v, r, r.Cluster+" is up")
 }
 
-// mergeAdmin puts the cluster into the user's kubeconfig, and returns the name of its context.
-func mergeAdmin(ctx context.Context, path string, u *phases.Up) (name string, err error) {
-	b, err := u.AdminConfig(ctx)
+// mergeAdmin puts the cluster of an administrator's kubeconfig into the user's: at its own address, or at a HOST:PORT that leads there.
+func mergeAdmin(ctx context.Context, path string, admin []byte, server string, as mergeOptions) error {
+	from, err := source(admin, "")
 	if err != nil {
-		return "", err
+		return err
 	}
-	if path, err = kubeconfigPath(path, os.Getenv, os.Geteuid(), homeOf); err != nil {
-		return "", err
-	}
-	cluster, err := source(b, "")
-	if err != nil {
-		return "", err
+	for _, c := range from.Clusters {
+		if server != "" {
+			c.Server = "https://" + server
+		}
 	}
 	_, err = editKubeconfig(ctx, path, 10*time.Second, func(e entries, have *api.Config) error {
-		name, err = merge(e, have, cluster, mergeOptions{name: u.Cluster.Metadata.Name})
+		_, err := merge(e, have, from, as)
 		return err
 	})
 	if err != nil {
@@ -183,9 +181,9 @@ func mergeAdmin(ctx context.Context, path string, u *phases.Up) (name string, er
 		if other := (*strangerError)(nil); errors.As(err, &other) {
 			next = fmt.Sprintf("if that one is no more, take it out with `kubewright kubeconfig remove %s` and run this again; else %s", other.name, next)
 		}
-		return "", fmt.Errorf("the cluster is up, but was not put into your kubeconfig: %w: %s", err, next)
+		return fmt.Errorf("the cluster is up, but was not put into your kubeconfig: %w: %s", err, next)
 	}
-	return name, nil
+	return nil
 }
 
 // forgetServer takes a context out of the user's kubeconfig, if it leads to that server, HOST:PORT.

@@ -42,7 +42,11 @@ func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfi
 		}
 	}
 	if kubeconfig != "none" && !o.prepare {
-		if err := checkKubeconfig(kubeconfig); err != nil {
+		path, err := kubeconfigOf(c, kubeconfig)
+		if err == nil {
+			err = checkKubeconfig(path)
+		}
+		if err != nil {
 			all = multierror.Append(all, fmt.Errorf("--kubeconfig: %w: name another file, or none", err))
 		}
 	}
@@ -50,11 +54,7 @@ func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfi
 }
 
 // checkKubeconfig tells whether a cluster could be added to a kubeconfig, and touches nothing.
-func checkKubeconfig(named string) error {
-	path, err := kubeconfigPath(named, os.Getenv, os.Geteuid(), homeOf)
-	if err != nil {
-		return err
-	}
+func checkKubeconfig(path string) error {
 	if err := canWrite(filepath.Dir(path)); err != nil { // where the lock comes
 		return err
 	}
