@@ -75,6 +75,8 @@ func (o *hostOptions) run(ctx context.Context, command string, f func(context.Co
 	if os.Geteuid() != 0 { // the rest would only say which file is not for everybody
 		return &phases.NotReadyError{Err: errNotRoot}
 	}
+	// Of this host's commands those are run that Facts finds, as on any other host, whatever is in root's PATH.
+	os.Setenv("PATH", strings.Join(append(phases.BinDirs, os.Getenv("PATH")), ":"))
 	t := &phases.Target{Host: providers.Local().Host, Ledger: command != "reset", Credentials: credentials}
 	if !o.dryRun { // who only looks is in nobody's way
 		locked, release, err := t.Host.Lock(ctx, command)

@@ -26,8 +26,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second Ctrl-C ends us at once
-	// sudo's PATH lacks /usr/local on some distributions, and there is what we install.
-	os.Setenv("PATH", strings.Join(append(phases.BinDirs, os.Getenv("PATH")), ":"))
+	// sudo's PATH lacks /usr/local on some distributions. What the user's own finds goes first: which docker is meant, say.
+	os.Setenv("PATH", os.Getenv("PATH")+":"+strings.Join(phases.BinDirs, ":"))
 	klog.SetLogger(logr.Discard())                    // client-go's own words would stand between our lines
 	if len(os.Args) > 1 && os.Args[1] == probe.Word { // in pods, some eighty times a run of verify: what all commands need would cost more than most answers
 		os.Exit(runProbe(ctx, os.Args[2:]))
