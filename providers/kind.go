@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,8 @@ type Kind struct {
 	Server string
 	lib    *cluster.Provider
 	maker  *cluster.Provider // ends when the containers are made
+	// unsigned is what Machines is to write into the containers that Create has made.
+	unsigned *marked
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
 }
@@ -65,8 +68,8 @@ func (k *Kind) containers(ctx context.Context, name string) ([]container.Contain
 	return k.Engine.Containers(ctx, clusterLabel+"="+name)
 }
 
-// Create makes the containers, if there are none of that name; of those that are there it changes the end, if that is not zero. It returns
-// once they run, to be signed; kind's library has ended when finish returns, with what it says, whatever has become of ctx. What it made it
+// Create makes the containers, if there are none of that name, which end at a time if it is not zero. It returns
+// once they run; kind's library has ended when finish returns, with what it says, whatever has become of ctx. What it made it
 // made even if it fails: see Delete. Containers of before, and those that somebody else makes meanwhile, are never touched.
 func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time) (made bool, finish func() error, err error) {
 	finish = func() error { return nil }
@@ -139,6 +142,7 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 			return !taken(failed), finish, err
 		}
 	}
+	k.unsigned = &marked{Expires: expires}
 	return true, finish, nil
 }
 
@@ -209,7 +213,8 @@ func (k *Kind) Document(ctx context.Context, name string) (*config.Cluster, erro
 	return nil, fmt.Errorf("the cluster %s was made by kind, not by kubewright, which knows nothing of it: `kubewright verify --context kind-%s` needs a kubeconfig alone", name, name)
 }
 
-// Machines are the containers of a cluster, once they have booted.
+// Machines are the containers of a cluster, once they have booted. Those that Create has made have their mark then, before anything is
+// changed in them: a cluster without it never expires, and is taken for kind's as soon as there is anything of Kubernetes.
 func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machine, error) {
 	var wanted []string
 	for _, n := range c.Spec.Hosts {
@@ -230,7 +235,11 @@ func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machi
 		}
 	}
 	machines := make([]*phases.Machine, len(c.Spec.Hosts))
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
+	if m := k.unsigned; m != nil { // not before the engine was asked: while it copies into a container, it tells nothing of it
+		k.unsigned = nil
+		g.Go(func() error { return k.sign(ctx, c, *m) })
+	}
 	for i, n := range c.Spec.Hosts {
 		m := &phases.Machine{Node: n}
 		machines[i] = m
@@ -247,7 +256,14 @@ func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machi
 			return nil
 		})
 	}
-	g.Wait()
+	if err := g.Wait(); err != nil {
+		for _, m := range machines {
+			if h, ok := m.Host.(io.Closer); ok {
+				h.Close()
+			}
+		}
+		return nil, err
+	}
 	return machines, nil
 }
 

@@ -79,12 +79,13 @@ func kindOf(t *testing.T) *Kind {
 	return k
 }
 
-// create is what up does with a cluster first.
+// create is what up does with a cluster, but for its machines.
 func create(t *testing.T, k *Kind, c *config.Cluster, expires time.Time) (made bool, err error) {
 	t.Helper()
 	made, _, err = k.Create(t.Context(), c, expires)
-	if made && err == nil {
-		err = k.Sign(t.Context(), c, expires)
+	if k.unsigned != nil {
+		err = k.sign(t.Context(), c, *k.unsigned)
+		k.unsigned = nil
 	}
 	return made, err
 }
@@ -166,7 +167,7 @@ func TestMachinesAreAskedForByTheirNames(t *testing.T) {
 	dir := stand(t, `[ "$1" != exec ] || exit 1`)
 	k, c := kindOf(t), document(t, nil)
 	k.Impatient = true
-	if _, err := create(t, k, c, time.Time{}); err != nil {
+	if _, _, err := k.Create(t.Context(), c, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	before := len(asked(t, dir))
@@ -193,12 +194,28 @@ func TestMachinesAreAskedForByTheirNames(t *testing.T) {
 	if log := asked(t, dir)[before:]; strings.Contains(log, "ps ") || k.Server != "127.0.0.1:40001" {
 		t.Errorf("the API server is at %q; the engine was asked\n%s", k.Server, log)
 	}
+	if _, err := k.Document(t.Context(), "ci"); err != nil {
+		t.Errorf("it has no mark: %v", err)
+	}
 	if err := os.Remove(filepath.Join(dir, "containers", "ci-worker")); err != nil {
 		t.Fatal(err)
 	}
 	lacks(c, "ci-worker")
 	c.Metadata.Name = "another" // whose names are somebody else's
 	lacks(c, three)
+}
+
+func TestMachinesWithoutTheirMarkAreNone(t *testing.T) {
+	stand(t, `case $1 in exec) exit 1 ;; cp) echo no room >&2; exit 1 ;; esac`)
+	k, c := kindOf(t), document(t, nil)
+	k.Impatient = true
+	if _, _, err := k.Create(t.Context(), c, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	machines, err := k.Machines(t.Context(), c)
+	if wants(t, err, "no room"); machines != nil {
+		t.Errorf("%+v", machines)
+	}
 }
 
 func asked(t *testing.T, dir string) string {

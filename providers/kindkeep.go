@@ -63,7 +63,7 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 	if expires.IsZero() {
 		expires = was.Expires
 	}
-	return k.Sign(ctx, c, expires)
+	return k.sign(ctx, c, marked{Expires: expires})
 }
 
 // lost tells of control planes that have come back with other addresses, as they have noted at boot: see readdress.
@@ -85,14 +85,13 @@ func first(c *config.Cluster) config.Node {
 	return c.Spec.Hosts[slices.IndexFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Has(config.ControlPlaneRole) })]
 }
 
-// Sign notes in containers of which they were made, and when they end, if that is not zero. Nothing may be changed in them
-// before it has: without its mark, containers are taken for kind's as soon as there is anything of Kubernetes, and never expire.
-func (k *Kind) Sign(ctx context.Context, c *config.Cluster, expires time.Time) error {
+func (k *Kind) sign(ctx context.Context, c *config.Cluster, m marked) error {
 	document, err := c.Print()
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(marked{Expires: expires, Cluster: string(document)})
+	m.Cluster = string(document)
+	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
@@ -138,41 +136,23 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 		return nil, err
 	}
 	k.Impatient = o.hasty
-	if command != "up" {
-		return k.Machines(ctx, c)
-	}
-	if o.say != nil {
-		k.Say = o.say
-	}
-	var expires time.Time
-	if o.ttl > 0 {
-		expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
-	}
-	o.made, o.finish, err = k.Create(ctx, c, expires)
-	if o.made || err == nil {
-		o.cluster = c
-	}
-	if err != nil {
-		return nil, err
-	}
-	var machines []*phases.Machine
-	g, both := errgroup.WithContext(ctx)
-	if o.made {
-		g.Go(func() error { return k.Sign(both, c, expires) })
-	}
-	g.Go(func() (err error) {
-		machines, err = k.Machines(both, c)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		for _, m := range machines {
-			if h, ok := m.Host.(io.Closer); ok {
-				h.Close()
-			}
+	if command == "up" {
+		if o.say != nil {
+			k.Say = o.say
 		}
-		return nil, err
+		var expires time.Time
+		if o.ttl > 0 {
+			expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
+		}
+		o.made, o.finish, err = k.Create(ctx, c, expires)
+		if o.made || err == nil {
+			o.cluster = c
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return machines, nil
+	return k.Machines(ctx, c)
 }
 
 // open finds the engine, once.
