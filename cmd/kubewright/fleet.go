@@ -113,7 +113,10 @@ func (f *fleet) close() {
 
 // within runs f, for no longer than --timeout.
 func (o *fleetOptions) within(ctx context.Context, f func(context.Context) error) error {
-	if o.timeout <= 0 {
+	if o.timeout < 0 {
+		return misuse(fmt.Errorf("--timeout %s: write how long it may take, 10m, say, or leave it out", o.timeout))
+	}
+	if o.timeout == 0 {
 		return f(ctx)
 	}
 	over := fmt.Errorf("--timeout %s is over", o.timeout)
@@ -160,6 +163,9 @@ func fileNotArgument(cmd *cobra.Command, args []string) error {
 func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 	if err := config.Errors(multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore))); err != nil {
 		return nil, err
+	}
+	if o.concurrency < 0 {
+		return nil, fmt.Errorf("--concurrency %d: write 1 or more", o.concurrency)
 	}
 	c, err := o.read()
 	if err != nil {

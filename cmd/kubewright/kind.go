@@ -105,6 +105,9 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 			p.Nodes[i].Image = o.image
 		}
 	}
+	if o.wait < 0 {
+		return nil, errors.New("--wait: write how long the cluster may take, 4m, say, or 0")
+	}
 	if o.ttl < 0 {
 		return nil, errors.New("--ttl: write how long the cluster is to live, 2h, say")
 	}
@@ -122,6 +125,21 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 	}
 	providers.InContainers(c)
 	return c, nil
+}
+
+// foresee tells what is wrong with a document of which containers are to be made, as far as they need not be there.
+func (o *kindOptions) foresee(ctx context.Context, c *config.Cluster, file string) error {
+	if _, err := o.complete(ctx, c, file); err != nil {
+		return err
+	}
+	if err := providers.KindImages(c); err != nil {
+		return err
+	}
+	c.Default(config.Versions{})
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("%s is not valid: %w", cmp.Or(file, "the document"), err)
+	}
+	return nil
 }
 
 // machines are the containers; up makes them.

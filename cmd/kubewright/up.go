@@ -82,10 +82,9 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 			return err
 		}
 		return o.runInfrastructure(ctx, v, c, begin)
-	} else if c != nil {
-		if err := o.foresee(ctx, c, kubeconfig, picture); err != nil {
-			return err
-		}
+	}
+	if err := o.foresee(ctx, kubeconfig, picture); err != nil {
+		return err
 	}
 	var wanted *savedPlan
 	if plan != "" {

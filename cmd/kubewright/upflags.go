@@ -17,10 +17,22 @@ import (
 )
 
 // foresee tells all that is wrong with the flags of an up that makes machines, before there are any.
-func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfig, picture string) error {
-	all := multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore), o.ssh.Check(), o.apply(&c.Spec.Artifacts))
-	_, err := o.openCatalogue()
-	all = multierror.Append(all, err)
+func (o *fleetOptions) foresee(ctx context.Context, kubeconfig, picture string) error {
+	c, err := o.read()
+	if err != nil {
+		return misuse(err)
+	}
+	all := multierror.Append(phases.CheckSkip(o.phases, o.skip), phases.CheckIgnore(o.ignore))
+	switch c.Spec.Provider.Name {
+	case "aws":
+		all = multierror.Append(all, o.ssh.Check())
+	case "kind":
+		all = multierror.Append(all, o.kind.foresee(ctx, c, o.file))
+	default:
+		return nil
+	}
+	_, err = o.openCatalogue()
+	all = multierror.Append(all, o.apply(&c.Spec.Artifacts), err)
 	if o.bundle == "" {
 		_, err = o.artifactOptions.named()
 	} else if l, e := o.readLock(ctx, o.bundle); e != nil && isURL(o.bundle) && !errors.As(e, new(usageError)) {
@@ -34,6 +46,13 @@ func (o *fleetOptions) foresee(ctx context.Context, c *config.Cluster, kubeconfi
 	if p := c.Spec.Patches; p != "" {
 		if _, err := manifests.LoadPatches(os.DirFS(p)); err != nil {
 			all = multierror.Append(all, fmt.Errorf("spec.patches: %w", err))
+		}
+	}
+	if logs := o.kind.logs; full(logs) {
+		all = multierror.Append(all, fmt.Errorf("--logs: %s is not empty: name another folder, or remove it", logs))
+	} else if logs != "" {
+		if err := canWrite(logs); err != nil {
+			all = multierror.Append(all, fmt.Errorf("--logs: %w", err))
 		}
 	}
 	if picture != "" {
