@@ -62,7 +62,7 @@ func (o *kindOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes, which the image has to have (default: the image's)")
 	f.StringVar(&o.cni, "cni", "", "pod network of a cluster of containers (default flannel)")
 	f.BoolVar(&o.retain, "retain", false, "keep the containers of a cluster that could not be made")
-	f.StringVar(&o.logs, "logs", "", `folder for what "kubewright logs" collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)`)
+	f.StringVar(&o.logs, "logs", "", `new or empty folder for what "kubewright logs" collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)`)
 	must(cmd.MarkFlagDirname("logs"))
 	f.DurationVar(&o.wait, "wait", 4*time.Minute, "how long nodes, pod network and DNS of a cluster of containers may each take to be ready; 0: nobody waits for them")
 	f.DurationVar(&o.ttl, "ttl", 0, `time after which "kubewright down --expired" removes the cluster of containers (default: never)`)
