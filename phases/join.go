@@ -226,7 +226,7 @@ func (t *Target) nameIsFree(ctx context.Context) error {
 // takes its own name back, may come before the cluster has missed it: then its lease is not renewed.
 func (t *Target) nameIsLeft(ctx context.Context) error {
 	_, planning := t.API.(*APIRecorder)
-	if t.Facts.Present[pki.KubeletConf] || planning {
+	if t.Facts.Present[pki.KubeletConf] || planning || t.Await != nil { // nobody has a name yet
 		return nil
 	}
 	node, err := t.API.Get(ctx, ref("v1", "Node", "", t.Node.Name))

@@ -65,6 +65,9 @@ type Target struct {
 	Discover func(ctx context.Context) (*Discovery, error)
 	// Known tells that Cluster is the cluster's document already, before it is discovered.
 	Known bool
+	// Await waits for the API server of a cluster that is only being made, for a kubelet that finds none tries ever more seldom;
+	// nil: there is one.
+	Await func(ctx context.Context) error
 	// Admit gives a host that joins as a control plane the cluster's secrets, and rights in it.
 	// Every call gives the same answer; t is the target of the phase that asks.
 	Admit func(ctx context.Context, t *Target) (*Admission, error)

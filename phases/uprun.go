@@ -47,7 +47,7 @@ func (u *Up) Run(ctx context.Context) error {
 			defer end()
 			t, list := u.target(m)
 			list = without(list, "preflight")
-			defer u.leaderFirst(m, t)()
+			defer u.leaderFirst(ctx, m, t)()
 			err := Run(ctx, list, t, u.skips(list))
 			if u.turns != nil {
 				err = u.turns.done(ctx, m.Node.Name, err)
@@ -89,25 +89,36 @@ func (u *Up) Run(ctx context.Context) error {
 }
 
 // leaderFirst has the hosts of a new cluster wait with what is sent to them until the leader has all
-// of it: its API server is what they will wait for. It returns what is to be done at the end of m's phases.
-func (u *Up) leaderFirst(m *Machine, t *Target) (end func()) {
+// of it: its API server is what they will wait for. Those that share a computer with it wait with all they do until
+// its kubelet starts etcd, which leaves them time enough. It returns what is to be done at the end of m's phases.
+func (u *Up) leaderFirst(ctx context.Context, m *Machine, t *Target) (end func()) {
+	shared := u.Cluster.Spec.Provider.Name == "kind"
 	switch {
 	case len(u.members) > 0 || u.PrepareOnly: // nobody waits for an API server
 		return func() {}
 	case m != u.leader:
-		t.Move = func(ctx context.Context) error {
+		wait := func(ctx context.Context) error {
 			select {
 			case <-u.moved:
+				return nil
+			case <-u.ended: // or it takes no part
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
+		if t.Move = wait; shared {
+			wait(ctx)
+		}
 		return func() {}
+	}
+	last := "images"
+	if shared {
+		last = "etcd"
 	}
 	moved, report := sync.OnceFunc(func() { close(u.moved) }), t.Report
 	t.Report = func(e Event) {
-		if _, ended := BarOf(e); e.Phase == "images" && (ended || e.State == Skipped) {
+		if _, ended := BarOf(e); e.Phase == last && (ended || e.State == Skipped) {
 			moved()
 		}
 		if report != nil {

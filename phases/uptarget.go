@@ -54,6 +54,9 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		return t, list
 	}
 	t.Discover, t.Known = u.discover(m), true
+	if u.begins(m) {
+		t.Await = u.answers
+	}
 	if m.controlPlane() {
 		t.Admit = u.admit(m)
 		return t, append(JoinControlPlane(), nodeReady("wait-control-plane", "mark-control-plane"))
@@ -109,7 +112,10 @@ func (u *Up) clientOn(m *Machine) (*Client, error) {
 	return u.clients[m], nil
 }
 
-// discover says at once what the cluster is, and waits until it answers.
+// begins tells of a worker of a cluster that is only being made: all that it needs to know is known.
+func (u *Up) begins(m *Machine) bool { return !m.controlPlane() && len(u.members) == 0 }
+
+// discover says at once what the cluster is, and waits until it answers, if that is needed.
 func (u *Up) discover(m *Machine) func(context.Context) (*Discovery, error) {
 	return func(ctx context.Context) (*Discovery, error) {
 		kubelet, err := manifests.KubeletConfiguration(u.Cluster)
@@ -122,6 +128,9 @@ func (u *Up) discover(m *Machine) func(context.Context) (*Discovery, error) {
 		}
 		if u.planning {
 			d.API = u.planned(ctx)
+			return d, nil
+		}
+		if u.begins(m) {
 			return d, nil
 		}
 		return d, u.answers(ctx)
