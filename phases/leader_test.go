@@ -82,3 +82,39 @@ func led(t *testing.T, to *[]string) *Up {
 	u.leader = u.Machines[0]
 	return u
 }
+
+// Those that share a computer with the first control plane of a new cluster begin when its kubelet has etcd to start, or it has come to nothing.
+func TestContainersLetTheLeaderBegin(t *testing.T) {
+	for name, tt := range map[string]struct {
+		provider string
+		event    Event
+		waits    bool
+	}{
+		"etcd is written":         {"kind", Event{Phase: "etcd", State: Done}, false},
+		"as it was before":        {"kind", Event{Phase: "etcd", State: Skipped}, false},
+		"something before":        {"kind", Event{Phase: "images", State: Done}, true},
+		"it is being written":     {"kind", Event{Phase: "etcd", State: Started}, true},
+		"a machine of its own":    {"hosts", Event{}, false},
+		"and what is sent may go": {"hosts", Event{Phase: "images", State: Done}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := led(t, nil)
+			u.members, u.moved, u.ended = nil, make(chan struct{}), make(chan struct{})
+			u.Cluster.Spec.Provider.Name = tt.provider
+			leader, worker := &Target{}, &Target{}
+			end := u.leaderFirst(t.Context(), u.leader, leader)
+			leader.Report(tt.event)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			u.leaderFirst(ctx, u.Machines[3], worker)
+			if waited := ctx.Err() != nil; waited != tt.waits {
+				t.Errorf("a worker waited: %v", waited)
+			}
+			end()
+			if err := worker.Move(t.Context()); err != nil {
+				t.Error(err)
+			}
+			u.leaderFirst(t.Context(), u.Machines[3], worker) // the leader has come to its end
+		})
+	}
+}
