@@ -33,8 +33,8 @@ type Kind struct {
 	Server string
 	lib    *cluster.Provider
 	maker  *cluster.Provider // ends when the containers are made
-	// unsigned is what Machines is to write into the containers that Create has made.
-	unsigned *marked
+	// unsigned is what Machines is to write into containers in which there is nothing yet; wished what Remember is to write, into others.
+	unsigned, wished *marked
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
 }
@@ -142,8 +142,17 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 			return !taken(failed), finish, err
 		}
 	}
-	k.unsigned = &marked{Expires: expires}
-	return true, finish, nil
+	document, err := c.Print()
+	k.unsigned = &marked{Expires: expires, Cluster: string(document)}
+	return true, finish, err
+}
+
+// Remember has a cluster that was there keep the document, and the end, that Create was given, once they were accepted.
+func (k *Kind) Remember(ctx context.Context, c *config.Cluster) error {
+	if k.wished == nil {
+		return nil
+	}
+	return k.sign(ctx, c, *k.wished)
 }
 
 // run tells when all containers run; not if kind's library ends before.

@@ -87,6 +87,9 @@ func create(t *testing.T, k *Kind, c *config.Cluster, expires time.Time) (made b
 		err = k.sign(t.Context(), c, *k.unsigned)
 		k.unsigned = nil
 	}
+	if err == nil {
+		err = k.Remember(t.Context(), c)
+	}
 	return made, err
 }
 
@@ -255,6 +258,35 @@ func TestContainersAreNotChanged(t *testing.T) {
 	}
 	if d, err := k.Document(t.Context(), "ci"); err != nil || d.Spec.Provider.Kind.Nodes[0].Image != "my/node:1" || d.Spec.Hosts[0].Labels["a"] != "b" {
 		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestADocumentThatIsRefusedIsNotRemembered(t *testing.T) {
+	stand(t, "")
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	if _, err := create(t, kindOf(t), document(t, nil), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	k, other := kindOf(t), document(t, func(c *config.Cluster) { c.Spec.Network.CNI.Name = "none" })
+	remembers := func(cni string, expired int) {
+		t.Helper()
+		d, err := k.Document(t.Context(), "ci")
+		names, expErr := k.Expired(t.Context(), now.Add(time.Second))
+		if err := errors.Join(err, expErr); err != nil || d.Spec.Network.CNI.Name != cni || len(names) != expired {
+			t.Errorf("%+v, %v are expired, %v", d, names, err)
+		}
+	}
+	if _, _, err := k.Create(t.Context(), other, now); err != nil {
+		t.Fatal(err)
+	}
+	remembers("", 0)
+	other.Default(config.Versions{Kubernetes: "v1.36.3"}) // as up completes what it was given
+	if err := k.Remember(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	remembers("none", 1)
+	if d, err := k.Document(t.Context(), "ci"); err != nil || d.Spec.KubernetesVersion != "" {
+		t.Errorf("%+v, %v: it has more than was written", d, err)
 	}
 }
 

@@ -63,7 +63,13 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 	if expires.IsZero() {
 		expires = was.Expires
 	}
-	return k.sign(ctx, c, marked{Expires: expires})
+	wished := &marked{Expires: expires, Cluster: string(document)}
+	if was.Cluster == "" {
+		k.unsigned = wished
+	} else {
+		k.wished = wished
+	}
+	return nil
 }
 
 // lost tells of control planes that have come back with other addresses, as they have noted at boot: see readdress.
@@ -86,11 +92,6 @@ func first(c *config.Cluster) config.Node {
 }
 
 func (k *Kind) sign(ctx context.Context, c *config.Cluster, m marked) error {
-	document, err := c.Print()
-	if err != nil {
-		return err
-	}
-	m.Cluster = string(document)
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err

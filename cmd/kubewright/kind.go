@@ -173,6 +173,14 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 	return k.Machines(ctx, c)
 }
 
+// remember has the cluster keep a document that was not refused.
+func (o *kindOptions) remember(ctx context.Context, c *config.Cluster) error {
+	if o.lib == nil {
+		return nil
+	}
+	return o.lib.Remember(ctx, c)
+}
+
 // open finds the engine, once.
 func (o *kindOptions) open(ctx context.Context) (k *providers.Kind, err error) {
 	if o.lib == nil {
