@@ -222,6 +222,23 @@ func (k *Kind) Document(ctx context.Context, name string) (*config.Cluster, erro
 	return nil, fmt.Errorf("the cluster %s was made by kind, not by kubewright, which knows nothing of it: `kubewright verify --context kind-%s` needs a kubeconfig alone", name, name)
 }
 
+// Remembered is the document of a cluster that is there; nil where there is none, or none that says what it was made of.
+func (k *Kind) Remembered(ctx context.Context, name string) (*config.Cluster, error) {
+	have, err := k.Engine.Names(ctx, clusterLabel+"="+name)
+	if err != nil || len(have) == 0 {
+		return nil, err
+	}
+	m, err := k.marked(ctx, name+"-control-plane")
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	c, err := config.Parse([]byte(m.Cluster))
+	if err != nil {
+		err = fmt.Errorf("the document that the cluster %s remembers is not understood: %w: give one with -f", name, err)
+	}
+	return c, err
+}
+
 // Machines are the containers of a cluster, once they have booted. Those that Create has made have their mark then, before anything is
 // changed in them: a cluster without it never expires, and is taken for kind's as soon as there is anything of Kubernetes.
 func (k *Kind) Machines(ctx context.Context, c *config.Cluster) ([]*phases.Machine, error) {
