@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,10 +43,15 @@ type EtcdMembers struct {
 
 // EtcdMember is one of them. One that has never been started has no name.
 type EtcdMember struct {
-	ID      uint64
-	Name    string
-	PeerURL string
-	Learner bool
+	ID        uint64
+	Name      string
+	PeerURL   string
+	ClientURL string // which it tells at each start; the peer URL is the one with which it was added
+	Learner   bool
+}
+
+func (m EtcdMember) clientURL() string {
+	return cmp.Or(m.ClientURL, strings.TrimSuffix(m.PeerURL, "2380")+"2379")
 }
 
 func (m EtcdMember) started() bool { return m.Name != "" }
@@ -153,7 +159,11 @@ func (c *EtcdClient) Members(ctx context.Context) (all EtcdMembers, err error) {
 			if len(m.PeerURLs) == 0 {
 				return fmt.Errorf("member %x has no peer URL", m.ID)
 			}
-			all.Members = append(all.Members, EtcdMember{ID: m.ID, Name: m.Name, PeerURL: m.PeerURLs[0], Learner: m.IsLearner})
+			e := EtcdMember{ID: m.ID, Name: m.Name, PeerURL: m.PeerURLs[0], Learner: m.IsLearner}
+			if len(m.ClientURLs) > 0 {
+				e.ClientURL = m.ClientURLs[0]
+			}
+			all.Members = append(all.Members, e)
 		}
 		return nil
 	})
@@ -192,6 +202,14 @@ func (c *EtcdClient) AddLearner(ctx context.Context, peerURL string) error {
 func (c *EtcdClient) Promote(ctx context.Context, id uint64) error {
 	return c.with(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		_, err := client.MemberPromote(ctx, id)
+		return err
+	})
+}
+
+// Move has the others look for a member at another peer URL.
+func (c *EtcdClient) Move(ctx context.Context, id uint64, peerURL string) error {
+	return c.with(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.MemberUpdate(ctx, id, []string{peerURL})
 		return err
 	})
 }

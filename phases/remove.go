@@ -191,7 +191,7 @@ func (u *Up) etcdNow(ctx context.Context) (all EtcdMembers, serving map[uint64]b
 	for i, e := range all.Members {
 		if !e.Learner {
 			g.Go(func() error {
-				answers[i] = c.Serves(ctx, strings.TrimSuffix(e.PeerURL, "2380")+"2379") == nil
+				answers[i] = c.Serves(ctx, e.clientURL()) == nil
 				return nil
 			})
 		}

@@ -173,7 +173,7 @@ func (u *Up) etcdStatus(ctx context.Context, rows []HostStatus) {
 			continue
 		}
 		g.Go(func() error {
-			s, err := c.Status(ctx, strings.TrimSuffix(own.PeerURL, "2380")+"2379")
+			s, err := c.Status(ctx, own.clientURL())
 			mu.Lock()
 			defer mu.Unlock()
 			rows[i].EtcdMember = fmt.Sprintf("%x", own.ID)

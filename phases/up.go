@@ -52,6 +52,7 @@ type Up struct {
 	// What Prepare finds.
 	leader  *Machine
 	members map[*Machine]bool
+	alone   EtcdMember // etcd's only one, where etcd answers
 	shared  map[string][]byte
 	secrets map[*Machine]*pki.Secrets
 	api     *Client
@@ -145,6 +146,9 @@ func (u *Up) findMembers(ctx context.Context, alive []*Machine) error {
 	}
 	if !external && len(u.members) > 0 {
 		if all, ok := u.askMembers(ctx, alive); ok {
+			if len(all.Members) == 1 {
+				u.alone = all.Members[0]
+			}
 			for m := range u.members {
 				if all.Cluster != m.data.Cluster || !slices.ContainsFunc(all.Members, func(e EtcdMember) bool { return e.ID == m.data.Member && !e.Learner }) {
 					delete(u.members, m) // it was removed, or never got a vote: it joins

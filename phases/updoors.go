@@ -1,16 +1,19 @@
 package phases
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/kubewright/kubewright/host"
+	"github.com/kubewright/kubewright/manifests"
 )
 
 // anyOf reaches the API server of whichever control plane answers, in this order.
@@ -58,6 +61,32 @@ func (u *Up) etcd() (*EtcdClient, error) {
 		return etcdEndpoints(u.api)(ctx)
 	})
 	return u.etcds[u.leader], nil
+}
+
+// hasMoved tells of etcd's only member whether it is at another peer URL than the one with which it was added: its host has
+// got another address, and one that joins would look for it at the old one.
+func (u *Up) hasMoved(ctx context.Context) (url string, moved bool) {
+	m := u.leader
+	if u.alone.ID == 0 || u.alone.ID != m.data.Member || u.PrepareOnly || !u.chosen(m) || slices.Contains(u.Skip, "etcd") {
+		return "", false
+	}
+	if url = manifests.PeerURL(m.Node.IP()); url == u.alone.PeerURL {
+		return "", false
+	}
+	b, err := m.Host.ReadFile(ctx, manifests.Path(manifests.Etcd))
+	return url, err == nil && bytes.Contains(b, []byte("--initial-advertise-peer-urls="+url+"\n"))
+}
+
+func (u *Up) moveAlone(ctx context.Context, url string) error {
+	c, err := u.etcd()
+	if err != nil {
+		return err
+	}
+	if err := c.Move(ctx, u.alone.ID, url); err != nil {
+		return fmt.Errorf("etcd's member %s is at %s, and does not note so: %w", u.alone, url, err)
+	}
+	u.changes.Add(1)
+	return nil
 }
 
 // ready is asked with a name whether that control plane may be restarted: whether etcd would keep its

@@ -24,6 +24,11 @@ func (u *Up) Run(ctx context.Context) error {
 	}
 	ctx, end := u.whileReached(ctx)
 	defer end()
+	if url, moved := u.hasMoved(ctx); moved {
+		if err := u.moveAlone(ctx, url); err != nil {
+			return fmt.Errorf("%s: %w", u.leader.Node.Name, err)
+		}
+	}
 	u.ended, u.moved, u.uploads = make(chan struct{}), make(chan struct{}), make(chan struct{}, uploads)
 	places := make(chan struct{}, cmp.Or(u.Concurrency, AtATime))
 	var mu sync.Mutex

@@ -33,8 +33,8 @@ type Kind struct {
 	Server string
 	lib    *cluster.Provider
 	maker  *cluster.Provider // ends when the containers are made
-	// unsigned is what Machines is to write into the containers that Create has made.
-	unsigned *marked
+	// unsigned is what Machines is to write into containers in which there is nothing yet; wished what Remember is to write, into others.
+	unsigned, wished *marked
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
 }
@@ -142,8 +142,17 @@ func (k *Kind) Create(ctx context.Context, c *config.Cluster, expires time.Time)
 			return !taken(failed), finish, err
 		}
 	}
-	k.unsigned = &marked{Expires: expires}
-	return true, finish, nil
+	document, err := c.Print()
+	k.unsigned = &marked{Expires: expires, Cluster: string(document)}
+	return true, finish, err
+}
+
+// Remember has a cluster that was there keep the document, and the end, that Create was given, once they were accepted.
+func (k *Kind) Remember(ctx context.Context, c *config.Cluster) error {
+	if k.wished == nil {
+		return nil
+	}
+	return k.sign(ctx, c, *k.wished)
 }
 
 // run tells when all containers run; not if kind's library ends before.
@@ -211,6 +220,23 @@ func (k *Kind) Document(ctx context.Context, name string) (*config.Cluster, erro
 		}
 	}
 	return nil, fmt.Errorf("the cluster %s was made by kind, not by kubewright, which knows nothing of it: `kubewright verify --context kind-%s` needs a kubeconfig alone", name, name)
+}
+
+// Remembered is the document of a cluster that is there; nil where there is none, or none that says what it was made of.
+func (k *Kind) Remembered(ctx context.Context, name string) (*config.Cluster, error) {
+	have, err := k.Engine.Names(ctx, clusterLabel+"="+name)
+	if err != nil || len(have) == 0 {
+		return nil, err
+	}
+	m, err := k.marked(ctx, name+"-control-plane")
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	c, err := config.Parse([]byte(m.Cluster))
+	if err != nil {
+		err = fmt.Errorf("the document that the cluster %s remembers is not understood: %w: give one with -f", name, err)
+	}
+	return c, err
 }
 
 // Machines are the containers of a cluster, once they have booted. Those that Create has made have their mark then, before anything is

@@ -15,10 +15,12 @@ import (
 // keep looks at containers that are there already: kind adds none to a cluster.
 func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Container, expires time.Time) error {
 	next := fmt.Sprintf("choose another name with --name, or remove it with `kubewright down --provider kind --name %s`", c.Metadata.Name)
-	var wanted, stopped []string
+	var wanted, stopped, fresh []string
 	is := names(have)
 	for _, h := range have {
-		if !h.Running {
+		if h.Fresh {
+			fresh = append(fresh, h.Name)
+		} else if !h.Running {
 			stopped = append(stopped, h.Name)
 		}
 	}
@@ -33,7 +35,7 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 		return fmt.Errorf("the cluster %s is there, of %s, and is to be of %s: containers are not added to it or taken away: %s", c.Metadata.Name, strings.Join(is, ", "), strings.Join(wanted, ", "), next)
 	}
 	was, err := k.marked(ctx, first(c).Name)
-	if err != nil { // of one whose making was cut short before it was signed, nothing of Kubernetes is there yet
+	if err != nil && !slices.Contains(fresh, first(c).Name) { // of one whose making was cut short before it was signed, nothing of Kubernetes is there yet
 		looked, err := k.Engine.Do(ctx, "exec", first(c).Name, "sh", "-c", "! [ -e /etc/kubernetes/kubelet.conf ] || echo foreign")
 		if err == nil && looked != "" {
 			err = fmt.Errorf("the cluster %s is there, and was made by kind, not by kubewright: %s", c.Metadata.Name, next)
@@ -53,6 +55,11 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 			}
 		}
 	}
+	if fresh != nil { // a run that was killed came no further
+		if _, err := k.Engine.Do(ctx, append([]string{"start"}, fresh...)...); err != nil {
+			return err
+		}
+	}
 	if err := k.lost(ctx, c, next); err != nil {
 		return err
 	}
@@ -63,7 +70,13 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 	if expires.IsZero() {
 		expires = was.Expires
 	}
-	return k.sign(ctx, c, marked{Expires: expires})
+	wished := &marked{Expires: expires, Cluster: string(document)}
+	if was.Cluster == "" {
+		k.unsigned = wished
+	} else {
+		k.wished = wished
+	}
+	return nil
 }
 
 // lost tells of control planes that have come back with other addresses, as they have noted at boot: see readdress.
@@ -86,11 +99,6 @@ func first(c *config.Cluster) config.Node {
 }
 
 func (k *Kind) sign(ctx context.Context, c *config.Cluster, m marked) error {
-	document, err := c.Print()
-	if err != nil {
-		return err
-	}
-	m.Cluster = string(document)
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ type kindOptions struct {
 	wait                   time.Duration
 
 	makes    bool            // the command makes machines
+	ends     bool            // the command takes them away: a name is enough, whoever made them
 	hasty    bool            // machines that boot are not waited for
 	set      *pflag.FlagSet  // of the command
 	lib      *providers.Kind // once it was asked for
@@ -81,16 +82,26 @@ func (o *kindOptions) unused() error {
 	return nil
 }
 
-// complete adds what the flags say to a document. Who does not make the cluster, and has no document, gets
-// that of the cluster that is there.
+// complete adds what the flags say to a document; without one, to that of the cluster that is there.
 func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
 	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
-	if !o.makes && file == "" {
+	if file == "" && !o.ends {
 		k, err := o.open(ctx)
-		if err != nil {
+		switch {
+		case err != nil && o.makes: // told when they are to be made
+		case err != nil:
 			return nil, err
+		case !o.makes:
+			return k.Document(ctx, c.Metadata.Name)
+		default:
+			was, err := k.Remembered(ctx, c.Metadata.Name)
+			if err != nil {
+				return nil, err
+			}
+			if was != nil {
+				c, was.Spec.Hosts = was, nil // they follow from its nodes
+			}
 		}
-		return k.Document(ctx, c.Metadata.Name)
 	}
 	p := &c.Spec.Provider.Kind
 	set(&c.Spec.KubernetesVersion, o.kubernetes)
@@ -114,11 +125,10 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 	if o.controlPlanes < 0 || o.workers < 0 {
 		return nil, errors.New("--control-planes and --workers: fewer than none are not made")
 	}
-	if o.controlPlanes > 0 {
-		p.ControlPlanes = o.controlPlanes
-	}
-	if o.workers > 0 {
-		p.Workers = o.workers
+	if file == "" {
+		o.recount(p)
+	} else {
+		p.ControlPlanes, p.Workers = cmp.Or(o.controlPlanes, p.ControlPlanes), cmp.Or(o.workers, p.Workers)
 	}
 	if err := providers.KindHosts(c); err != nil {
 		return nil, err
@@ -127,9 +137,31 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 	return c, nil
 }
 
+// recount has as many nodes as the flags say; those that are there already stay as they are while there are as many.
+func (o *kindOptions) recount(p *config.KindProvider) {
+	planes, workers := 0, 0
+	for _, n := range p.Nodes {
+		if n.Role == config.ControlPlaneRole {
+			planes++
+		} else {
+			workers++
+		}
+	}
+	p.ControlPlanes, p.Workers = cmp.Or(o.controlPlanes, planes), workers
+	if o.set.Changed("workers") {
+		p.Workers = o.workers
+	}
+	if len(p.Nodes) == 0 || p.ControlPlanes != planes || p.Workers != workers {
+		p.Nodes = nil
+		return
+	}
+	p.ControlPlanes, p.Workers = 0, 0
+}
+
 // foresee tells what is wrong with a document of which containers are to be made, as far as they need not be there.
 func (o *kindOptions) foresee(ctx context.Context, c *config.Cluster, file string) error {
-	if _, err := o.complete(ctx, c, file); err != nil {
+	c, err := o.complete(ctx, c, file)
+	if err != nil {
 		return err
 	}
 	if err := providers.KindImages(c); err != nil {
@@ -171,6 +203,14 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 		}
 	}
 	return k.Machines(ctx, c)
+}
+
+// remember has the cluster keep a document that was not refused.
+func (o *kindOptions) remember(ctx context.Context, c *config.Cluster) error {
+	if o.lib == nil {
+		return nil
+	}
+	return o.lib.Remember(ctx, c)
 }
 
 // open finds the engine, once.

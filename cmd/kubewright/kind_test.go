@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubewright/kubewright/config"
@@ -109,6 +111,72 @@ clusters: [{name: kind-ci, cluster: {server: "https://127.0.0.1:1"}}, {name: oth
 		all[f] = content
 	}
 	return all
+}
+
+func TestAClusterOfContainersGoesOnWithWhatItWasMadeOf(t *testing.T) {
+	dir := t.TempDir()
+	engine := "#!/bin/sh\ncase $1 in ps) cat " + dir + "/containers ;; cp) cp " + dir + "/mark $3 ;; esac\n"
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("docker", engine)
+	write("containers", "")
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	t.Setenv("KIND_EXPERIMENTAL_PROVIDER", "docker")
+	is := func(args ...string) *config.Cluster {
+		t.Helper()
+		o, cmd := &kindOptions{}, &cobra.Command{}
+		o.flags(cmd)
+		if err := cmd.ParseFlags(append([]string{"--name", "ci"}, args...)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := o.complete(t.Context(), &config.Cluster{APIVersion: config.APIVersion, Kind: config.Kind, Spec: config.Spec{Provider: config.Provider{Name: "kind"}}}, "")
+		if err == nil {
+			err = providers.KindImages(c)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	roles := func(c *config.Cluster) (all string) {
+		for _, n := range c.Spec.Provider.Kind.Nodes {
+			all += string(n.Role)[:1] + "=" + n.Image + n.Labels["a"] + " "
+		}
+		return all + c.Spec.Network.CNI.Name
+	}
+	made := is("--control-planes", "2", "--workers", "1", "--image", "i:1", "--cni", "calico")
+	made.Spec.Provider.Kind.Nodes[2].Labels = map[string]string{"a": "+"}
+	text, err := made.Print()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, err := json.Marshal(map[string]string{"cluster": string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("mark", string(mark))
+	const new, was = "c=" + providers.KindImage + " ", "c=i:1 c=i:1 w=i:1+ "
+	for _, tt := range []struct{ there, args, want string }{
+		{"", "", new},
+		{"ci-control-plane", "", was + "calico"},
+		{"ci-control-plane", "--control-planes=2 --cni=none", was + "none"},
+		{"ci-control-plane", "--image=i:2", "c=i:2 c=i:2 w=i:2+ calico"},
+		{"ci-control-plane", "--workers=1", was + "calico"},
+	} {
+		write("containers", tt.there)
+		if got := roles(is(strings.Fields(tt.args)...)); got != tt.want {
+			t.Errorf("%+v: it is %s", tt, got)
+		}
+	}
+	for _, other := range []string{"--workers=0", "--workers=2", "--control-planes=1"} { // which up refuses
+		if c := is(other); len(c.Spec.Hosts) == 3 {
+			t.Errorf("%s: it stays as it is", other)
+		}
+	}
 }
 
 func TestLogsThatWereNotCollectedAreNotSaidToBeThere(t *testing.T) {

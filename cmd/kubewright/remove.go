@@ -112,7 +112,7 @@ made for the cluster is deleted: its Services' load balancers first, which --onl
 			} else if c != nil {
 				return o.downAWS(cmd.Context(), c, only, yes, kubeconfig)
 			}
-			o.kind.makes = true // a name is enough to end a cluster, whoever made it
+			o.kind.ends = true
 			c, err := o.document(cmd.Context())
 			if err != nil {
 				return misuse(err)

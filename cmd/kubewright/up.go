@@ -126,6 +126,11 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 		u.Only = o.aws.staying(f.cluster)
 	}
 	runErr := u.Run(ctx)
+	if !errors.As(runErr, new(*phases.NotReadyError)) && ctx.Err() == nil {
+		if err := o.kind.remember(ctx, f.cluster); err != nil {
+			runErr = errors.Join(runErr, err)
+		}
+	}
 	if u.Only = o.only; runErr == nil && whole && !o.prepare {
 		runErr = o.shrink(ctx, u)
 	}

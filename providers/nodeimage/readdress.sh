@@ -59,6 +59,8 @@ again() { # NAME CA USAGE
 if [ -e $k/pki/ca.key ]; then
     again $k/pki/apiserver $k/pki/ca serverAuth
     again /var/lib/kubelet/pki/kubelet $k/pki/ca serverAuth
+elif [ -e /var/lib/kubelet/pki/kubelet.crt ]; then
+    rm -f /var/lib/kubelet/pki/kubelet.crt /var/lib/kubelet/pki/kubelet.key # a worker has no CA: its kubelet makes another
 fi
 if [ -e $k/pki/etcd/ca.key ]; then
     again $k/pki/etcd/server $k/pki/etcd/ca serverAuth,clientAuth

@@ -140,6 +140,26 @@ func TestAnotherAddressIsWrittenForTheOldOne(t *testing.T) {
 	}
 }
 
+func TestAWorkersKubeletMakesAnotherCertificate(t *testing.T) {
+	n := newNode(t, "172.18.0.2", "a=URL")
+	for _, path := range []string{"/etc/kubernetes/pki/ca.key", "/etc/kubernetes/manifests/etcd.yaml"} {
+		if err := os.Remove(n.dir + path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"crt", "key"} {
+		n.write("/var/lib/kubelet/pki/kubelet."+name, "of the control plane's CA")
+	}
+	for _, address := range []string{"172.18.0.2", "172.18.0.2", "172.18.0.3"} {
+		n.boots(address)
+		for _, name := range []string{"crt", "key"} {
+			if _, err := os.Stat(n.dir + "/var/lib/kubelet/pki/kubelet." + name); (err == nil) != (address == "172.18.0.2") {
+				t.Errorf("at %s: kubelet.%s: %v", address, name, err)
+			}
+		}
+	}
+}
+
 func TestWhatWasCutShortIsWrittenAtTheNextBoot(t *testing.T) {
 	needOpenSSL(t)
 	n := newNode(t, "172.18.0.2", "a=URL")
