@@ -413,6 +413,44 @@ func TestContainersThatStayAreNotSaidToBeGone(t *testing.T) {
 	}
 }
 
+func TestAnEngineThatRemovesNothingIsGivenUp(t *testing.T) {
+	for name, script := range map[string]string{
+		"it hangs":           `[ "$1" != rm ] || exec sleep 60`,
+		"it does so already": `[ "$1" != rm ] || { echo "Error response from daemon: removal of container ci-worker is already in progress" >&2; exit 1; }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := stand(t, script)
+			k := kindOf(t)
+			if _, _, err := k.Create(t.Context(), document(t, nil), time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			k.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+			k.patience = 300 * time.Millisecond
+			_, err := k.Delete(t.Context(), "ci", "")
+			wants(t, err, "the engine has not removed "+three, "given up after 1.8s", "restart it", "run this again")
+			if len(said) == 0 || !strings.HasPrefix(said[0], "the engine has not removed "+three+" yet, since ") {
+				t.Errorf("it said %q", said)
+			}
+			if n := strings.Count(asked(t, dir), "rm --force"); name == "it hangs" && n != 1 {
+				t.Errorf("%d removals were begun", n)
+			}
+		})
+	}
+}
+
+func TestARemovalThatIsUnderWayIsWaitedFor(t *testing.T) {
+	dir := stand(t, `[ "$1" != rm ] || mkdir $dir/tried || { rm $dir/containers/*; exit; } 2>/dev/null; [ "$1" != rm ] || { echo 'removal of container ci-worker is already in progress' >&2; exit 1; }`)
+	k := kindOf(t)
+	if _, _, err := k.Create(t.Context(), document(t, nil), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	k.patience = time.Second
+	if n, err := k.Delete(t.Context(), "ci", "none"); err != nil || n != 3 || containers(t, dir) != "" {
+		t.Errorf("%d, %v; there are %q", n, err, containers(t, dir))
+	}
+}
+
 func TestACancelledRunWaitsForWhatKindHasBegun(t *testing.T) {
 	dir := stand(t, `[ "$1" != run ] || { echo begun >$dir/fifo; read _ <$dir/go; }`)
 	for _, name := range []string{"fifo", "go"} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -197,6 +198,7 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 		return failure
 	}
 	name := o.kind.cluster.Metadata.Name
+	interrupted := ctx.Err() != nil
 	ctx = context.WithoutCancel(ctx)
 	k, err := o.kind.open(ctx)
 	if err != nil {
@@ -207,29 +209,46 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 		return fmt.Errorf("%w\nits containers are kept: run this again to go on, or remove them with %s", failure, next)
 	}
 	fmt.Fprintln(os.Stderr, "removing the containers of the cluster that could not be made")
+	k.Say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) } // the view is closed
 	if !o.kind.exported {
 		kubeconfig = "none"
 	}
 	if _, err := k.Delete(ctx, name, kubeconfig); err != nil {
 		return fmt.Errorf("%w\nits containers could not be removed: %w: remove them with %s", failure, err, next)
 	}
-	return fmt.Errorf("%w\nits containers were removed: --retain keeps them", failure)
+	switch {
+	case !interrupted:
+		return fmt.Errorf("%w\nits containers were removed: --retain keeps them", failure)
+	case failure.Error() == context.Canceled.Error():
+		return errInterruptedAndRemoved
+	}
+	return fmt.Errorf("%w\n%w", failure, errInterruptedAndRemoved)
 }
 
+var errInterruptedAndRemoved = errors.New("interrupted: the containers were removed (--retain keeps them): run the same command again to begin anew")
+
 // removeKind removes a cluster of containers, or all whose time is over.
-func (o *fleetOptions) removeKind(ctx context.Context, names []string, kubeconfig string) (removed int, err error) {
+func (o *fleetOptions) removeKind(ctx context.Context, v *view, names []string, kubeconfig string) (removed int, err error) {
 	k, err := o.kind.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var all []error
-	for _, name := range names {
-		n, err := k.Delete(ctx, name, kubeconfig)
-		if removed += n; err != nil {
-			all = append(all, fmt.Errorf("%s: %w", name, err))
-		}
+	k.Say = sayMachines(v, phases.Notice)
+	counts, failures := make([]int, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			n, err := k.Delete(ctx, name, kubeconfig)
+			if counts[i] = n; err != nil {
+				failures[i] = fmt.Errorf("%s: %w", name, err)
+			}
+		})
 	}
-	return removed, errors.Join(all...)
+	wg.Wait()
+	for _, n := range counts {
+		removed += n
+	}
+	return removed, errors.Join(failures...)
 }
 
 // runExpired removes the clusters whose time is over.
@@ -245,7 +264,7 @@ func (o *fleetOptions) runExpired(ctx context.Context, kubeconfig string) error 
 	if err != nil {
 		return err
 	}
-	removed, err := o.removeKind(ctx, names, kubeconfig)
+	removed, err := o.removeKind(ctx, v, names, kubeconfig)
 	if err != nil {
 		return err
 	}
