@@ -236,14 +236,14 @@ func TestContainersAreNotChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*config.KindProvider){
-		"roles": func(p *config.KindProvider) { p.ControlPlanes, p.Workers = 3, 0 },
-		"a port": func(p *config.KindProvider) {
-			p.Nodes, p.Workers = []config.KindNode{{Role: "control-plane", ExtraPortMappings: []v1alpha4.PortMapping{{ContainerPort: 80}}}, {Role: "worker"}, {Role: "worker"}}, 0
+		"nodes.ci-worker.role, nodes.ci-worker2.role": func(p *config.KindProvider) { p.ControlPlanes, p.Workers = 3, 0 },
+		"nodes.ci-worker.extraPortMappings": func(p *config.KindProvider) {
+			p.Nodes, p.Workers = []config.KindNode{{Role: "control-plane"}, {Role: "worker", ExtraPortMappings: []v1alpha4.PortMapping{{ContainerPort: 80}}}, {Role: "worker"}}, 0
 		},
-		"the API server's": func(p *config.KindProvider) { p.APIServerPort = 6443 },
+		"provider.apiServerPort": func(p *config.KindProvider) { p.APIServerPort = 6443 },
 	} {
 		_, err := create(t, k, document(t, func(c *config.Cluster) { change(&c.Spec.Provider.Kind) }), time.Time{})
-		if err == nil || !strings.Contains(err.Error(), "containers are not changed") || containers(t, dir) != three {
+		if err == nil || !strings.Contains(err.Error(), "settings of its containers ("+name+"): containers are not changed") || containers(t, dir) != three {
 			t.Errorf("%s: %v; there are %s", name, err, containers(t, dir))
 		}
 	}
@@ -284,6 +284,9 @@ func TestClustersEndWhenTheirTimeIsOver(t *testing.T) {
 		if _, err := create(t, k, c, expires); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if got := k.Expires(t.Context(), c); !got.Equal(now) {
+		t.Errorf("it says %s", got)
 	}
 	if names, err := k.Expired(t.Context(), now.Add(-time.Second)); err != nil || names != nil {
 		t.Errorf("before: %v, %v", names, err)

@@ -35,6 +35,7 @@ type kindOptions struct {
 	lib      *providers.Kind // once it was asked for
 	made     bool            // this run has made the containers
 	exported bool            // and has put the cluster into the kubeconfig
+	expires  time.Time       // by --ttl
 	finish   func() error    // waits for what makes them
 	cluster  *config.Cluster // of containers that are there
 	say      func(format string, args ...any)
@@ -85,6 +86,9 @@ func (o *kindOptions) unused() error {
 // complete adds what the flags say to a document. Who does not make the cluster, and has no document, gets
 // that of the cluster that is there.
 func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
+	if o.set != nil && o.set.Changed("name") && o.name == "" {
+		return nil, errors.New("--name is empty: write a name, or leave it out")
+	}
 	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
 	if !o.makes && file == "" {
 		k, err := o.open(ctx)
@@ -92,6 +96,9 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 			return nil, err
 		}
 		return k.Document(ctx, c.Metadata.Name)
+	}
+	if o.set.Changed("control-planes") && o.controlPlanes == 0 {
+		return nil, errors.New("--control-planes 0: a cluster has one at least: write 1, or leave it out")
 	}
 	p := &c.Spec.Provider.Kind
 	set(&c.Spec.KubernetesVersion, o.kubernetes)
@@ -136,6 +143,9 @@ func (o *kindOptions) foresee(ctx context.Context, c *config.Cluster, file strin
 	if err := providers.KindImages(c); err != nil {
 		return err
 	}
+	if err := providers.KindForesee(c); err != nil {
+		return err
+	}
 	c.Default(config.Versions{})
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%s is not valid: %w", cmp.Or(file, "the document"), err)
@@ -159,11 +169,10 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 		if o.say != nil {
 			k.Say = o.say
 		}
-		var expires time.Time
 		if o.ttl > 0 {
-			expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
+			o.expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
 		}
-		o.made, o.finish, err = k.Create(ctx, c, expires)
+		o.made, o.finish, err = k.Create(ctx, c, o.expires)
 		if o.made || err == nil {
 			o.cluster = c
 		}
@@ -172,6 +181,11 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 		}
 	}
 	return k.Machines(ctx, c)
+}
+
+// ends says when the time of a cluster is over.
+func ends(at time.Time) string {
+	return fmt.Sprintf("the cluster's time is over at %s: `kubewright down --expired` removes it then", at.Local().Format("2006-01-02 15:04:05 MST"))
 }
 
 // open finds the engine, once.
