@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+// Clusters are the names of those that are there, whoever made them.
+func (k *Kind) Clusters(ctx context.Context) ([]string, error) {
+	var names []string
+	err := within(ctx, 10*time.Second, "list the clusters", func() (err error) {
+		names, err = k.lib.List()
+		return err
+	})
+	if err != nil { // and perhaps the library goes on
+		return nil, err
+	}
+	return names, nil
+}
+
 // Delete removes the containers of a cluster, and takes it out of a kubeconfig, unless that is "none". It
 // returns how many containers there were.
 func (k *Kind) Delete(ctx context.Context, name, kubeconfig string) (removed int, err error) {

@@ -50,7 +50,16 @@ func (o *kindOptions) nameFlags(cmd *cobra.Command) {
 	o.set = f
 	f.StringVar(&o.provider, "provider", "", "where machines come from, where the document does not say: hosts (they are there), kind (containers); aws (EC2) has to be in a document")
 	f.StringVar(&o.name, "name", "", "of the cluster of containers (default: $KIND_CLUSTER_NAME, that of the document, kind)")
+	must(cmd.RegisterFlagCompletionFunc("name", o.names))
 	must(cmd.RegisterFlagCompletionFunc("provider", cobra.FixedCompletions([]string{"hosts", "kind", "aws"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// names completes those of the clusters of containers that are there.
+func (o *kindOptions) names(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	if k, err := o.open(cmd.Context()); err == nil {
+		names, _ = k.Clusters(cmd.Context())
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // flags are those of whoever makes it.
@@ -63,6 +72,7 @@ func (o *kindOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.image, "image", "", `of the containers, by "kubewright build node-image" or by kind (default: kind's own)`)
 	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes, which the image has to have (default: the image's)")
 	f.StringVar(&o.cni, "cni", "", "pod network of a cluster of containers (default flannel)")
+	must(cmd.RegisterFlagCompletionFunc("cni", cobra.FixedCompletions(config.CNIs, cobra.ShellCompDirectiveNoFileComp)))
 	f.BoolVar(&o.retain, "retain", false, "keep the containers of a cluster that could not be made")
 	f.StringVar(&o.logs, "logs", "", `new or empty folder for what "kubewright logs" collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)`)
 	must(cmd.MarkFlagDirname("logs"))
