@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -66,6 +67,9 @@ func Parse(b []byte) (*Cluster, error) {
 			}
 		}
 		return nil, Errors(&multierror.Error{Errors: misfits})
+	}
+	if n, given, _ := unstructured.NestedFieldNoCopy(object, "spec", "provider", "kind", "controlPlanes"); given && fmt.Sprint(n) == "0" {
+		return nil, errors.New("spec.provider.kind.controlPlanes: 0: a cluster has one at least: write 1, or leave it out")
 	}
 	j, err := json.Marshal(object)
 	if err != nil {

@@ -181,6 +181,14 @@ func (u *Up) askMembers(ctx context.Context, alive []*Machine) (EtcdMembers, boo
 	return EtcdMembers{}, false
 }
 
+// CheckControlPlanes refuses to begin a cluster, with an etcd of its own, of an even number of them.
+func CheckControlPlanes(planes int) error {
+	if planes%2 == 0 {
+		return fmt.Errorf("%d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: begin with %d or %d", planes, planes-1, planes+1)
+	}
+	return nil
+}
+
 // mayBegin refuses to begin a cluster where there may be one.
 func (u *Up) mayBegin() error {
 	var silent, traced []string
@@ -196,8 +204,10 @@ func (u *Up) mayBegin() error {
 		}
 	}
 	made := u.Cluster.Spec.Provider.Name == "aws" // as many as the document says, which is an odd number, though some may not be there yet
-	if planes := len(u.controlPlanes()); planes%2 == 0 && !made && u.Cluster.Spec.Etcd.External == nil && u.leader == nil {
-		return fmt.Errorf("%d control planes: etcd on an even number of hosts survives no more failures than on one fewer, and has more that can fail: begin with %d or %d", planes, planes-1, planes+1)
+	if !made && u.Cluster.Spec.Etcd.External == nil && u.leader == nil {
+		if err := CheckControlPlanes(len(u.controlPlanes())); err != nil {
+			return err
+		}
 	}
 	if silent != nil {
 		next := "bring it up, or take it out of the document"

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +36,9 @@ type Kind struct {
 	unsigned, wished *marked
 	// settling is how long an engine may take to list a container that it has begun with.
 	settling time.Duration
+	// patience is how long an engine may take to remove containers until Say tells of it, again and again; after six times it is given up.
+	patience time.Duration
+	editing  sync.Mutex // a kubeconfig: kind's library does not wait for others
 }
 
 // What kind labels its containers with.
@@ -61,7 +63,7 @@ func NewKind(ctx context.Context) (*Kind, error) {
 		return nil, err
 	}
 	of := map[container.Engine]cluster.ProviderOption{"docker": cluster.ProviderWithDocker(), "podman": cluster.ProviderWithPodman(), "nerdctl": cluster.ProviderWithNerdctl("")}
-	return &Kind{Engine: e, Say: func(string, ...any) {}, lib: cluster.NewProvider(of[e]), maker: cluster.NewProvider(of[e], cluster.ProviderWithLogger(leaver{})), settling: 5 * time.Second}, nil
+	return &Kind{Engine: e, Say: func(string, ...any) {}, lib: cluster.NewProvider(of[e]), maker: cluster.NewProvider(of[e], cluster.ProviderWithLogger(leaver{})), settling: 5 * time.Second, patience: 10 * time.Second}, nil
 }
 
 func (k *Kind) containers(ctx context.Context, name string) ([]container.Container, error) {
@@ -336,30 +338,6 @@ func (k *Kind) Consoles(ctx context.Context, name, dir string) error {
 // Export has kind's library put a cluster into a kubeconfig, under the name kind-NAME.
 func (k *Kind) Export(ctx context.Context, name, kubeconfig string) error {
 	return within(ctx, time.Minute, "write the kubeconfig", func() error { return k.lib.ExportKubeConfig(name, kubeconfig, false) })
-}
-
-// Delete removes the containers of a cluster, and takes it out of a kubeconfig, unless that is "none". It
-// returns how many containers there were.
-func (k *Kind) Delete(ctx context.Context, name, kubeconfig string) (removed int, err error) {
-	for tries := 0; ; tries++ { // a container that was being made when we looked comes after the others
-		have, listErr := k.Engine.Names(ctx, clusterLabel+"="+name)
-		if listErr != nil {
-			return removed, listErr
-		}
-		if tries == 3 && len(have) > 0 && err == nil {
-			all := strings.Join(have, " ")
-			err = fmt.Errorf("the engine says that they were removed, and %s are still there: see its log, and try `%s rm --force --volumes %s`", all, k.Engine, all)
-		}
-		if tries == 3 || len(have) == 0 && (tries > 0 || kubeconfig == "none") {
-			return removed, err
-		}
-		removed = max(removed, len(have))
-		if kubeconfig == "none" {
-			err = k.Engine.Remove(ctx, have...)
-			continue
-		}
-		err = within(ctx, 3*time.Minute, "remove the cluster", func() error { return k.lib.Delete(name, kubeconfig) })
-	}
 }
 
 func names(all []container.Container) (names []string) {

@@ -213,13 +213,15 @@ func TestMachinesWithoutTheirMarkAreNone(t *testing.T) {
 	stand(t, `case $1 in exec) exit 1 ;; cp) echo no room >&2; exit 1 ;; esac`)
 	k, c := kindOf(t), document(t, nil)
 	k.Impatient = true
-	if _, _, err := k.Create(t.Context(), c, time.Time{}); err != nil {
+	_, finish, err := k.Create(t.Context(), c, time.Time{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	machines, err := k.Machines(t.Context(), c)
 	if wants(t, err, "no room"); machines != nil {
 		t.Errorf("%+v", machines)
 	}
+	finish() // what runs on writes into the test's folder
 }
 
 func asked(t *testing.T, dir string) string {
@@ -240,14 +242,14 @@ func TestContainersAreNotChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*config.KindProvider){
-		"roles": func(p *config.KindProvider) { p.ControlPlanes, p.Workers = 3, 0 },
-		"a port": func(p *config.KindProvider) {
-			p.Nodes, p.Workers = []config.KindNode{{Role: "control-plane", ExtraPortMappings: []v1alpha4.PortMapping{{ContainerPort: 80}}}, {Role: "worker"}, {Role: "worker"}}, 0
+		"nodes.ci-worker.role, nodes.ci-worker2.role": func(p *config.KindProvider) { p.ControlPlanes, p.Workers = 3, 0 },
+		"nodes.ci-worker.extraPortMappings": func(p *config.KindProvider) {
+			p.Nodes, p.Workers = []config.KindNode{{Role: "control-plane"}, {Role: "worker", ExtraPortMappings: []v1alpha4.PortMapping{{ContainerPort: 80}}}, {Role: "worker"}}, 0
 		},
-		"the API server's": func(p *config.KindProvider) { p.APIServerPort = 6443 },
+		"provider.apiServerPort": func(p *config.KindProvider) { p.APIServerPort = 6443 },
 	} {
 		_, err := create(t, k, document(t, func(c *config.Cluster) { change(&c.Spec.Provider.Kind) }), time.Time{})
-		if err == nil || !strings.Contains(err.Error(), "containers are not changed") || containers(t, dir) != three {
+		if err == nil || !strings.Contains(err.Error(), "settings of its containers ("+name+"): containers are not changed") || containers(t, dir) != three {
 			t.Errorf("%s: %v; there are %s", name, err, containers(t, dir))
 		}
 	}
@@ -317,6 +319,9 @@ func TestClustersEndWhenTheirTimeIsOver(t *testing.T) {
 		if _, err := create(t, k, c, expires); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if got := k.Expires(t.Context(), c); !got.Equal(now) {
+		t.Errorf("it says %s", got)
 	}
 	if names, err := k.Expired(t.Context(), now.Add(-time.Second)); err != nil || names != nil {
 		t.Errorf("before: %v, %v", names, err)
@@ -486,6 +491,44 @@ func TestContainersThatStayAreNotSaidToBeGone(t *testing.T) {
 	for _, kubeconfig := range []string{"none", ""} {
 		_, err := k.Delete(t.Context(), "ci", kubeconfig)
 		wants(t, err, three[:16], "are still there", "docker rm --force --volumes")
+	}
+}
+
+func TestAnEngineThatRemovesNothingIsGivenUp(t *testing.T) {
+	for name, script := range map[string]string{
+		"it hangs":           `[ "$1" != rm ] || exec sleep 60`,
+		"it does so already": `[ "$1" != rm ] || { echo "Error response from daemon: removal of container ci-worker is already in progress" >&2; exit 1; }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := stand(t, script)
+			k := kindOf(t)
+			if _, _, err := k.Create(t.Context(), document(t, nil), time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			k.Say = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+			k.patience = 300 * time.Millisecond
+			_, err := k.Delete(t.Context(), "ci", "")
+			wants(t, err, "the engine has not removed "+three, "given up after 1.8s", "restart it", "run this again")
+			if len(said) == 0 || !strings.HasPrefix(said[0], "the engine has not removed "+three+" yet, since ") {
+				t.Errorf("it said %q", said)
+			}
+			if n := strings.Count(asked(t, dir), "rm --force"); name == "it hangs" && n != 1 {
+				t.Errorf("%d removals were begun", n)
+			}
+		})
+	}
+}
+
+func TestARemovalThatIsUnderWayIsWaitedFor(t *testing.T) {
+	dir := stand(t, `[ "$1" != rm ] || mkdir $dir/tried || { rm $dir/containers/*; exit; } 2>/dev/null; [ "$1" != rm ] || { echo 'removal of container ci-worker is already in progress' >&2; exit 1; }`)
+	k := kindOf(t)
+	if _, _, err := k.Create(t.Context(), document(t, nil), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	k.patience = time.Second
+	if n, err := k.Delete(t.Context(), "ci", "none"); err != nil || n != 3 || containers(t, dir) != "" {
+		t.Errorf("%d, %v; there are %q", n, err, containers(t, dir))
 	}
 }
 

@@ -1,17 +1,23 @@
 package providers
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
 
 	"github.com/kubewright/kubewright/config"
+	"github.com/kubewright/kubewright/phases"
 )
 
 // KindImage is that of nodes where nobody names one: kind's own of the newest Kubernetes that kubewright was
@@ -33,6 +39,9 @@ func KindHosts(c *config.Cluster) error {
 	}
 	if len(c.Spec.Hosts) > 0 {
 		return errors.New("spec.hosts: the hosts of provider kind follow from spec.provider.kind: leave them out")
+	}
+	if p.ControlPlanes < 0 || p.Workers < 0 {
+		return errors.New("spec.provider.kind: controlPlanes and workers: fewer than none are not made")
 	}
 	if len(p.Nodes) > 0 && p.ControlPlanes+p.Workers > 0 {
 		return errors.New("spec.provider.kind: nodes one by one, and how many control planes or workers there are: write, or give as flags, one of them")
@@ -75,6 +84,75 @@ func KindHosts(c *config.Cluster) error {
 		return errors.New("spec.provider.kind.nodes: none is a control plane: write role: control-plane to one of them")
 	}
 	return nil
+}
+
+// KindForesee tells of what the engine, or etcd, would refuse once there are containers.
+func KindForesee(c *config.Cluster) error {
+	var all *multierror.Error
+	planes := len(slices.DeleteFunc(slices.Clone(c.Spec.Hosts), func(n config.Node) bool { return !n.Has(config.ControlPlaneRole) }))
+	if c.Spec.Etcd.External == nil {
+		all = multierror.Append(all, phases.CheckControlPlanes(planes))
+	}
+	type claim struct {
+		path, address, protocol string
+		port                    int32
+	}
+	p := c.Spec.Provider.Kind
+	var claims []claim
+	if p.APIServerPort > 0 {
+		claims = append(claims, claim{"spec.provider.kind.apiServerPort", cmp.Or(p.APIServerAddress, "127.0.0.1"), "TCP", p.APIServerPort})
+	}
+	for i, n := range p.Nodes {
+		for j, m := range n.ExtraPortMappings {
+			if m.HostPort > 0 { // else one that is free
+				claims = append(claims, claim{fmt.Sprintf("spec.provider.kind.nodes[%d].extraPortMappings[%d].hostPort", i, j), cmp.Or(m.ListenAddress, "0.0.0.0"), cmp.Or(string(m.Protocol), "TCP"), m.HostPort})
+			}
+		}
+	}
+	for i, a := range claims {
+		for _, b := range claims[:i] {
+			if a.port == b.port && a.protocol == b.protocol && (a.address == b.address || a.address == "0.0.0.0" || b.address == "0.0.0.0") {
+				all = multierror.Append(all, fmt.Errorf("%s: %d is that of %s, too: choose another one", a.path, a.port, b.path))
+				break
+			}
+		}
+	}
+	return config.Errors(all)
+}
+
+// differences are the fields in which two shapes differ, as far as they are worth a name: provider.apiServerPort, nodes.ci-worker.role.
+func differences(a, b string) (fields []string) {
+	var x, y map[string]any
+	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
+		return []string{"all"}
+	}
+	var compare func(path []string, a, b any)
+	compare = func(path []string, a, b any) {
+		x, isMap := a.(map[string]any)
+		y, both := b.(map[string]any)
+		if !isMap || !both {
+			if !reflect.DeepEqual(a, b) {
+				fields = append(fields, strings.Join(path, "."))
+			}
+			return
+		}
+		keys := maps.Clone(x)
+		maps.Copy(keys, y)
+		for _, k := range slices.Sorted(maps.Keys(keys)) {
+			compare(append(slices.Clone(path), k), x[k], y[k])
+		}
+	}
+	compare(nil, x, y)
+	return fields
+}
+
+// Expires is when a cluster's time is over; zero: never, or nobody knows.
+func (k *Kind) Expires(ctx context.Context, c *config.Cluster) time.Time {
+	m, err := k.marked(ctx, first(c).Name)
+	if err != nil {
+		return time.Time{}
+	}
+	return m.Expires
 }
 
 // KindImages gives the nodes of which containers are to be made their images.

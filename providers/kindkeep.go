@@ -45,8 +45,8 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 		}
 	}
 	if made, err := config.Parse([]byte(was.Cluster)); err == nil && was.Cluster != "" {
-		if shape(made) != shape(c) {
-			return fmt.Errorf("the cluster %s is there, and was made with other roles, mounts, ports, or settings of its containers: containers are not changed: %s", c.Metadata.Name, next)
+		if others := differences(shape(made), shape(c)); others != nil {
+			return fmt.Errorf("the cluster %s is there, and was made with other settings of its containers (%s): containers are not changed: %s", c.Metadata.Name, strings.Join(others, ", "), next)
 		}
 		for i, h := range c.Spec.Hosts {
 			if wanted, had := &c.Spec.Provider.Kind.Nodes[i].Image, imageOf(made, h.Name); *wanted != had {

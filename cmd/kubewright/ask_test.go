@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -36,6 +37,8 @@ func TestWhoIsInterruptedIsToldToRunItAgain(t *testing.T) {
 		want string
 	}{
 		{interrupted, context.Canceled, "interrupted: run the same command again to finish"},
+		{interrupted, fmt.Errorf("docker ps: %w", context.Canceled), "interrupted: run the same command again to finish"},
+		{interrupted, fmt.Errorf("%w\n%w", os.ErrNotExist, errInterruptedAndRemoved), "file does not exist\n" + errInterruptedAndRemoved.Error()},
 		{interrupted, os.ErrNotExist, "file does not exist\ninterrupted: run the same command again to finish"},
 		{interrupted, errors.New("interrupted: run the same command again to finish"), "interrupted: run the same command again to finish"},
 		{failed, os.ErrNotExist, "file does not exist"},

@@ -188,13 +188,13 @@ func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 			return nil, err
 		}
 	default:
-		return nil, fmt.Errorf("%s: spec.provider.name: %q is unknown: write hosts, kind or aws", o.file, p)
+		return nil, fmt.Errorf("%s: spec.provider.name: %q is unknown: write hosts, kind or aws", o.source(), p)
 	}
 	if err := c.ValidateHosts(); err != nil {
-		return nil, fmt.Errorf("%s is not valid: %w", cmp.Or(o.file, "the document"), err)
+		return nil, fmt.Errorf("%s is not valid: %w", o.source(), err)
 	}
 	if len(c.Spec.Hosts) == 0 {
-		return nil, fmt.Errorf("%s: spec.hosts is empty: list the hosts that the cluster is to be made of, each with its name, roles and ssh", o.file)
+		return nil, fmt.Errorf("%s: spec.hosts is empty: list the hosts that the cluster is to be made of, each with its name, roles and ssh", o.source())
 	}
 	controlPlanes := 0
 	for i, n := range c.Spec.Hosts {
@@ -206,7 +206,7 @@ func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 		}
 	}
 	if controlPlanes == 0 {
-		return nil, fmt.Errorf("%s: no host has the role control-plane: give it to one, or to three", o.file)
+		return nil, fmt.Errorf("%s: no host has the role control-plane: give it to one, or to three", o.source())
 	}
 	for _, name := range o.only {
 		if !slices.ContainsFunc(c.Spec.Hosts, func(n config.Node) bool { return n.Name == name }) {
@@ -215,6 +215,9 @@ func (o *fleetOptions) document(ctx context.Context) (*config.Cluster, error) {
 	}
 	return c, nil
 }
+
+// source is the document in words.
+func (o *fleetOptions) source() string { return cmp.Or(o.file, "the document") }
 
 // named tells whether a cluster was named: by its document, or as containers.
 func (o *fleetOptions) named() bool {
@@ -226,7 +229,9 @@ func (o *fleetOptions) read() (*config.Cluster, error) {
 	if o.file == "" && o.kind.provider == "" && o.kind.name != "" {
 		o.kind.provider = "kind" // of nothing else the name alone is enough
 	}
-	if p := o.kind.provider; o.file == "" && (p == "aws" || p == "hosts") {
+	if p := o.kind.provider; !slices.Contains([]string{"", "hosts", "kind", "aws"}, p) {
+		return nil, fmt.Errorf("--provider %q is unknown: write hosts, kind or aws", p)
+	} else if o.file == "" && (p == "aws" || p == "hosts") {
 		return nil, errors.New("name the document: -f FILE")
 	}
 	if !o.named() {

@@ -40,7 +40,7 @@ func (o *fleetOptions) up(ctx context.Context, f *fleet, v *view) (*phases.Up, e
 	f.cluster.Default(versions)
 	phases.Complete(f.cluster, f.machines, u.Live(ctx))
 	if err := f.cluster.Validate(); err != nil {
-		return nil, misuse(fmt.Errorf("%s is not valid: %w", o.file, err))
+		return nil, misuse(fmt.Errorf("%s is not valid: %w", o.source(), err))
 	}
 	if p := f.cluster.Spec.Patches; p != "" {
 		if u.Patches, err = manifests.LoadPatches(os.DirFS(p)); err != nil {
@@ -83,6 +83,8 @@ type fleetResult struct {
 	Changes int      `json:"changes"`
 	Seconds float64  `json:"seconds"`
 
+	Expires time.Time `json:"expires,omitzero"` // its containers, by --ttl
+
 	kubeconfig string // that was named
 }
 
@@ -93,6 +95,9 @@ func (o *fleetOptions) done(v *view, r fleetResult, said string) error {
 		return nil
 	}
 	fmt.Printf("\n%s (%d %s in %.1f s).\n", said, r.Changes, plural("change", r.Changes), r.Seconds)
+	if !r.Expires.IsZero() {
+		fmt.Printf("\n  %s\n", ends(r.Expires))
+	}
 	if file, err := filepath.Abs(r.kubeconfig); err == nil && r.Context != "" && r.kubeconfig != "" {
 		fmt.Printf("\n  export KUBECONFIG=%s\n", shellescape.Quote(file))
 	}

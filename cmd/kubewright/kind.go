@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,7 @@ type kindOptions struct {
 	lib      *providers.Kind // once it was asked for
 	made     bool            // this run has made the containers
 	exported bool            // and has put the cluster into the kubeconfig
+	expires  time.Time       // by --ttl
 	finish   func() error    // waits for what makes them
 	cluster  *config.Cluster // of containers that are there
 	say      func(format string, args ...any)
@@ -49,7 +51,16 @@ func (o *kindOptions) nameFlags(cmd *cobra.Command) {
 	o.set = f
 	f.StringVar(&o.provider, "provider", "", "where machines come from, where the document does not say: hosts (they are there), kind (containers); aws (EC2) has to be in a document")
 	f.StringVar(&o.name, "name", "", "of the cluster of containers (default: $KIND_CLUSTER_NAME, that of the document, kind)")
+	must(cmd.RegisterFlagCompletionFunc("name", o.names))
 	must(cmd.RegisterFlagCompletionFunc("provider", cobra.FixedCompletions([]string{"hosts", "kind", "aws"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// names completes those of the clusters of containers that are there.
+func (o *kindOptions) names(cmd *cobra.Command, _ []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	if k, err := o.open(cmd.Context()); err == nil {
+		names, _ = k.Clusters(cmd.Context())
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // flags are those of whoever makes it.
@@ -62,6 +73,7 @@ func (o *kindOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.image, "image", "", `of the containers, by "kubewright build node-image" or by kind (default: kind's own)`)
 	f.StringVar(&o.kubernetes, "kubernetes-version", "", "version of Kubernetes, which the image has to have (default: the image's)")
 	f.StringVar(&o.cni, "cni", "", "pod network of a cluster of containers (default flannel)")
+	must(cmd.RegisterFlagCompletionFunc("cni", cobra.FixedCompletions(config.CNIs, cobra.ShellCompDirectiveNoFileComp)))
 	f.BoolVar(&o.retain, "retain", false, "keep the containers of a cluster that could not be made")
 	f.StringVar(&o.logs, "logs", "", `new or empty folder for what "kubewright logs" collects, if the cluster of containers can't be made (default: none; in CI, where $CI is set, kubewright-logs-NAME)`)
 	must(cmd.MarkFlagDirname("logs"))
@@ -84,6 +96,9 @@ func (o *kindOptions) unused() error {
 
 // complete adds what the flags say to a document; without one, to that of the cluster that is there.
 func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
+	if o.set != nil && o.set.Changed("name") && o.name == "" {
+		return nil, errors.New("--name is empty: write a name, or leave it out")
+	}
 	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
 	if file == "" && !o.ends {
 		k, err := o.open(ctx)
@@ -102,6 +117,9 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 				c, was.Spec.Hosts = was, nil // they follow from its nodes
 			}
 		}
+	}
+	if o.set.Changed("control-planes") && o.controlPlanes == 0 {
+		return nil, errors.New("--control-planes 0: a cluster has one at least: write 1, or leave it out")
 	}
 	p := &c.Spec.Provider.Kind
 	set(&c.Spec.KubernetesVersion, o.kubernetes)
@@ -167,6 +185,9 @@ func (o *kindOptions) foresee(ctx context.Context, c *config.Cluster, file strin
 	if err := providers.KindImages(c); err != nil {
 		return err
 	}
+	if err := providers.KindForesee(c); err != nil {
+		return err
+	}
 	c.Default(config.Versions{})
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%s is not valid: %w", cmp.Or(file, "the document"), err)
@@ -190,11 +211,10 @@ func (o *kindOptions) machines(ctx context.Context, c *config.Cluster, command s
 		if o.say != nil {
 			k.Say = o.say
 		}
-		var expires time.Time
 		if o.ttl > 0 {
-			expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
+			o.expires = time.Now().Add(o.ttl).UTC().Truncate(time.Second)
 		}
-		o.made, o.finish, err = k.Create(ctx, c, expires)
+		o.made, o.finish, err = k.Create(ctx, c, o.expires)
 		if o.made || err == nil {
 			o.cluster = c
 		}
@@ -211,6 +231,11 @@ func (o *kindOptions) remember(ctx context.Context, c *config.Cluster) error {
 		return nil
 	}
 	return o.lib.Remember(ctx, c)
+}
+
+// ends says when the time of a cluster is over.
+func ends(at time.Time) string {
+	return fmt.Sprintf("the cluster's time is over at %s: `kubewright down --expired` removes it then", at.Local().Format("2006-01-02 15:04:05 MST"))
 }
 
 // open finds the engine, once.
@@ -237,6 +262,7 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 		return failure
 	}
 	name := o.kind.cluster.Metadata.Name
+	interrupted := ctx.Err() != nil
 	ctx = context.WithoutCancel(ctx)
 	k, err := o.kind.open(ctx)
 	if err != nil {
@@ -247,29 +273,46 @@ func (o *fleetOptions) tidy(ctx context.Context, failure error, kubeconfig strin
 		return fmt.Errorf("%w\nits containers are kept: run this again to go on, or remove them with %s", failure, next)
 	}
 	fmt.Fprintln(os.Stderr, "removing the containers of the cluster that could not be made")
+	k.Say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) } // the view is closed
 	if !o.kind.exported {
 		kubeconfig = "none"
 	}
 	if _, err := k.Delete(ctx, name, kubeconfig); err != nil {
 		return fmt.Errorf("%w\nits containers could not be removed: %w: remove them with %s", failure, err, next)
 	}
-	return fmt.Errorf("%w\nits containers were removed: --retain keeps them", failure)
+	switch {
+	case !interrupted:
+		return fmt.Errorf("%w\nits containers were removed: --retain keeps them", failure)
+	case failure.Error() == context.Canceled.Error():
+		return errInterruptedAndRemoved
+	}
+	return fmt.Errorf("%w\n%w", failure, errInterruptedAndRemoved)
 }
 
+var errInterruptedAndRemoved = errors.New("interrupted: the containers were removed (--retain keeps them): run the same command again to begin anew")
+
 // removeKind removes a cluster of containers, or all whose time is over.
-func (o *fleetOptions) removeKind(ctx context.Context, names []string, kubeconfig string) (removed int, err error) {
+func (o *fleetOptions) removeKind(ctx context.Context, v *view, names []string, kubeconfig string) (removed int, err error) {
 	k, err := o.kind.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var all []error
-	for _, name := range names {
-		n, err := k.Delete(ctx, name, kubeconfig)
-		if removed += n; err != nil {
-			all = append(all, fmt.Errorf("%s: %w", name, err))
-		}
+	k.Say = sayMachines(v, phases.Notice)
+	counts, failures := make([]int, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			n, err := k.Delete(ctx, name, kubeconfig)
+			if counts[i] = n; err != nil {
+				failures[i] = fmt.Errorf("%s: %w", name, err)
+			}
+		})
 	}
-	return removed, errors.Join(all...)
+	wg.Wait()
+	for _, n := range counts {
+		removed += n
+	}
+	return removed, errors.Join(failures...)
 }
 
 // runExpired removes the clusters whose time is over.
@@ -285,7 +328,7 @@ func (o *fleetOptions) runExpired(ctx context.Context, kubeconfig string) error 
 	if err != nil {
 		return err
 	}
-	removed, err := o.removeKind(ctx, names, kubeconfig)
+	removed, err := o.removeKind(ctx, v, names, kubeconfig)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func inWords(code int, err error) string {
 	switch {
 	case code != interrupted, errors.Is(err, errNothingRemoved), strings.Contains(words, "run the same command again"):
 		return words
-	case words == context.Canceled.Error():
+	case strings.HasSuffix(words, context.Canceled.Error()) && !strings.Contains(words, "\n"): // whatever heard of it first
 		return next
 	}
 	return words + "\n" + next
@@ -91,9 +91,9 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// misuse is nobody's where something does not answer, or the cloud does not do as it is asked.
+// misuse is nobody's where something does not answer, the cloud does not do as it is asked, or Ctrl-C came.
 func misuse(err error) error {
-	if err == nil || errors.As(err, new(*host.UnreachableError)) || errors.As(err, new(cloudError)) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*host.UnreachableError)) || errors.As(err, new(cloudError)) {
 		return err
 	}
 	return usageError{err}

@@ -148,11 +148,15 @@ func (o *fleetOptions) runDown(ctx context.Context, c *config.Cluster, force boo
 	v := newView(o.out())
 	defer v.close()
 	if c.Spec.Provider.Name == "kind" {
-		removed, err := o.removeKind(ctx, []string{c.Metadata.Name}, kubeconfig)
+		removed, err := o.removeKind(ctx, v, []string{c.Metadata.Name}, kubeconfig)
 		if err != nil {
 			return err
 		}
-		return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: removed, Seconds: time.Since(begin).Seconds()}, c.Metadata.Name+" is no more")
+		said := c.Metadata.Name + " is no more"
+		if removed == 0 {
+			said = "there was no cluster " + c.Metadata.Name + " here"
+		}
+		return o.done(v, fleetResult{Kind: "Down", Cluster: c.Metadata.Name, Changes: removed, Seconds: time.Since(begin).Seconds()}, said)
 	}
 	v.among(c.Spec.Hosts)
 	f, err := o.connect(ctx, c, "down")

@@ -59,6 +59,7 @@ type clusterStatus struct {
 	Cluster string              `json:"cluster"`
 	Answers bool                `json:"answers"` // its API server
 	Error   string              `json:"error,omitempty"`
+	Expires time.Time           `json:"expires,omitzero"` // its containers, by --ttl
 	Hosts   []phases.HostStatus `json:"hosts"`
 }
 
@@ -93,6 +94,9 @@ func (o *fleetOptions) runStatus(ctx context.Context, format string, drift bool)
 		s.Error = err.Error()
 	} else if !s.Answers {
 		s.Error = "no API server answers"
+	}
+	if c.Spec.Provider.Name == "kind" {
+		s.Expires = o.kind.lib.Expires(ctx, c)
 	}
 	s.Hosts = u.Status(ctx, s.Answers, drift)
 	v.close()
@@ -162,10 +166,13 @@ func printStatus(w io.Writer, s clusterStatus, wide bool) {
 		case !h.Listed:
 			fmt.Fprintf(w, "\n%s is a node of the cluster, and not in the document: list it, or take it out with `kubewright remove`\n", h.Host)
 		case h.Error != "":
-			fmt.Fprintf(w, "\n%s: %s\n", h.Host, h.Error)
+			fmt.Fprintf(w, "\n%s: %s\n", h.Host, strings.TrimPrefix(h.Error, h.Host+": "))
 		case h.Ready != "True" && h.Reason != "":
 			fmt.Fprintf(w, "\n%s is not ready: %s\n", h.Host, h.Reason)
 		}
+	}
+	if !s.Expires.IsZero() {
+		fmt.Fprintf(w, "\n%s\n", ends(s.Expires))
 	}
 	if s.Error != "" {
 		fmt.Fprintf(w, "\nthe cluster: %s\n", s.Error)

@@ -144,7 +144,7 @@ func (o *fleetOptions) runUp(ctx context.Context, kubeconfig, plan, picture stri
 			runErr = errors.Join(runErr, fmt.Errorf("--timeline: %w", err))
 		}
 	}
-	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, kubeconfig: kubeconfig, Changes: u.Changes() + len(o.aws.changes), Seconds: time.Since(begin).Seconds()}
+	r := fleetResult{Kind: "Up", Cluster: f.cluster.Metadata.Name, kubeconfig: kubeconfig, Expires: o.kind.expires, Changes: u.Changes() + len(o.aws.changes), Seconds: time.Since(begin).Seconds()}
 	if o.prepare {
 		if runErr != nil {
 			return runErr

@@ -216,7 +216,19 @@ func published(said json.RawMessage) map[string]string {
 // Remove removes containers with their volumes, running or not.
 func (e Engine) Remove(ctx context.Context, names ...string) error {
 	_, err := e.soon(ctx, append([]string{"rm", "--force", "--volumes"}, names...)...)
-	return err
+	if e != "podman" || err != nil {
+		return err
+	}
+	for _, n := range names { // kind makes them of their own there, with the container's name as their label
+		volumes, err := e.soon(ctx, "volume", "ls", "--quiet", "--filter", "label="+n)
+		if err == nil && volumes != "" {
+			_, err = e.soon(ctx, append([]string{"volume", "rm", "--force"}, strings.Fields(volumes)...)...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Has tells whether an image is here.
