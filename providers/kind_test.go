@@ -37,7 +37,7 @@ inspect)
     shift; sep='['
     for n; do
         [ -e $dir/containers/$n ] || { echo "Error: No such object: $n" >&2; exit 1; }
-        printf '%s{"Name":"/%s","State":%s,"Config":{"Labels":{"io.x-k8s.kind.cluster":"ci","io.x-k8s.kind.role":"%s"}},"NetworkSettings":{"Ports":{"6443/tcp":[{"HostIp":"127.0.0.1","HostPort":"40001"}]},"Networks":{"kind":{"IPAddress":"192.0.2.7"}}}}' "$sep" "$n" "$(cat $dir/state-$n 2>/dev/null || echo '{"Running":true}')" "$(cat $dir/containers/$n)"
+        printf '%s{"Name":"/%s","State":{"Running":true},"Config":{"Labels":{"io.x-k8s.kind.cluster":"ci","io.x-k8s.kind.role":"%s"}},"NetworkSettings":{"Ports":{"6443/tcp":[{"HostIp":"127.0.0.1","HostPort":"40001"}]},"Networks":{"kind":{"IPAddress":"192.0.2.7"}}}}' "$sep" "$n" "$(cat $dir/containers/$n)"
         sep=,
     done
     echo ']' ;;
@@ -46,7 +46,6 @@ logs) echo 'Reached target Multi-User System.' ;;
 exec) case "$*" in *foreign*) [ ! -e $dir/foreign ] || echo foreign ;; *"cat /kind/version"*) echo v1.36.3 ;; *) cat >/dev/null ;; esac ;;
 cp) case "$2" in *:/kind/lost) cp $dir/lost "$3"; exit ;; esac; case $3 in *:*) cp "$2" $dir/mark ;; *) cp $dir/mark "$3" ;; esac ;;
 network) echo id ;;
-start) shift; for n; do rm $dir/state-$n; done ;;
 rm) for n; do rm -f $dir/containers/$n; done ;;
 pull) echo "Error response from daemon: manifest for $3 not found" >&2; exit 1 ;;
 esac
@@ -351,49 +350,6 @@ func TestContainersThatWereThereAreLeftAlone(t *testing.T) {
 			wants(t, err, c.wants, "--name", "kubewright down --provider kind --name ci")
 			if made || containers(t, dir) != c.have {
 				t.Errorf("made: %v; there are %s", made, containers(t, dir))
-			}
-		})
-	}
-}
-
-func TestContainersThatHaveNeverRunAreStarted(t *testing.T) {
-	const fresh, stopped = `{"Running":false,"Status":"created"}`, `{"Running":false,"Status":"exited"}`
-	for name, c := range map[string]struct {
-		states  map[string]string
-		foreign bool
-		wants   string // of the error
-	}{
-		"none of them":     {map[string]string{"ci-control-plane": fresh, "ci-worker": fresh, "ci-worker2": fresh}, false, ""},
-		"one":              {map[string]string{"ci-worker": fresh}, false, ""},
-		"one of kind's":    {map[string]string{"ci-worker": fresh}, true, "was made by kind"},
-		"one, another did": {map[string]string{"ci-worker": fresh, "ci-worker2": stopped}, false, "start them with `docker start ci-worker2`"},
-		"one that ran":     {map[string]string{"ci-control-plane": stopped}, false, "start them with `docker start ci-control-plane`"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := stand(t, `[ "$1" != exec ] || [ ! -e $dir/state-ci-control-plane ] || exit 1`)
-			files := map[string]string{}
-			for _, n := range strings.Fields(three) {
-				files["containers/"+n] = "control-plane"
-			}
-			for n, state := range c.states {
-				files["state-"+n] = state
-			}
-			if c.foreign {
-				files["foreign"] = ""
-			}
-			for path, text := range files {
-				if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			made, err := create(t, kindOf(t), document(t, nil), time.Time{})
-			if c.wants != "" {
-				wants(t, err, c.wants)
-			} else if err != nil {
-				t.Fatal(err)
-			}
-			if log := asked(t, dir); made || strings.Contains(log, "\nstart ") != (c.wants == "") {
-				t.Errorf("made: %v; the engine was asked\n%s", made, log)
 			}
 		})
 	}

@@ -15,12 +15,10 @@ import (
 // keep looks at containers that are there already: kind adds none to a cluster.
 func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Container, expires time.Time) error {
 	next := fmt.Sprintf("choose another name with --name, or remove it with `kubewright down --provider kind --name %s`", c.Metadata.Name)
-	var wanted, stopped, fresh []string
+	var wanted, stopped []string
 	is := names(have)
 	for _, h := range have {
-		if h.Fresh {
-			fresh = append(fresh, h.Name)
-		} else if !h.Running {
+		if !h.Running {
 			stopped = append(stopped, h.Name)
 		}
 	}
@@ -35,7 +33,7 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 		return fmt.Errorf("the cluster %s is there, of %s, and is to be of %s: containers are not added to it or taken away: %s", c.Metadata.Name, strings.Join(is, ", "), strings.Join(wanted, ", "), next)
 	}
 	was, err := k.marked(ctx, first(c).Name)
-	if err != nil && !slices.Contains(fresh, first(c).Name) { // of one whose making was cut short before it was signed, nothing of Kubernetes is there yet
+	if err != nil { // of one whose making was cut short before it was signed, nothing of Kubernetes is there yet
 		looked, err := k.Engine.Do(ctx, "exec", first(c).Name, "sh", "-c", "! [ -e /etc/kubernetes/kubelet.conf ] || echo foreign")
 		if err == nil && looked != "" {
 			err = fmt.Errorf("the cluster %s is there, and was made by kind, not by kubewright: %s", c.Metadata.Name, next)
@@ -53,11 +51,6 @@ func (k *Kind) keep(ctx context.Context, c *config.Cluster, have []container.Con
 				k.Say("%s stays of the image %s, not %s: containers are not changed", h.Name, had, *wanted)
 				*wanted = had
 			}
-		}
-	}
-	if fresh != nil { // a run that was killed came no further
-		if _, err := k.Engine.Do(ctx, append([]string{"start"}, fresh...)...); err != nil {
-			return err
 		}
 	}
 	if err := k.lost(ctx, c, next); err != nil {

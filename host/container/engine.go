@@ -134,7 +134,6 @@ func (e Engine) soon(ctx context.Context, args ...string) (string, error) {
 type Container struct {
 	Name      string
 	Running   bool
-	Fresh     bool // it was made, and has never run
 	Labels    map[string]string
 	Addresses []netip.Addr      // none where it does not run
 	Published map[string]string // ports such as 6443/tcp: where they are here, HOST:PORT
@@ -168,11 +167,8 @@ func (e Engine) Inspect(ctx context.Context, names ...string) (all []Container, 
 		return nil, err
 	}
 	var said []struct {
-		Name  string
-		State struct {
-			Running bool
-			Status  string
-		}
+		Name   string
+		State  struct{ Running bool }
 		Config struct{ Labels map[string]string }
 
 		NetworkSettings struct {
@@ -184,7 +180,7 @@ func (e Engine) Inspect(ctx context.Context, names ...string) (all []Container, 
 		return nil, fmt.Errorf("%s inspect: %w", e, err)
 	}
 	for _, s := range said {
-		c := Container{Name: strings.TrimPrefix(s.Name, "/"), Running: s.State.Running, Fresh: s.State.Status == "created", Labels: s.Config.Labels, Published: published(s.NetworkSettings.Ports)}
+		c := Container{Name: strings.TrimPrefix(s.Name, "/"), Running: s.State.Running, Labels: s.Config.Labels, Published: published(s.NetworkSettings.Ports)}
 		for _, n := range s.NetworkSettings.Networks {
 			for _, text := range []string{n.IPAddress, n.GlobalIPv6Address} {
 				if a, err := netip.ParseAddr(text); err == nil {
