@@ -46,11 +46,10 @@ func Init() []Phase {
 		Phase{Name: "addon/cni", Short: "install the pod network", After: []string{"wait-apiserver"}, OfCluster: true, Run: cni},
 		Phase{Name: "addon/extras", Short: "install the addons that the document asks for", After: []string{"wait-apiserver"}, OfCluster: true, Run: extras},
 		Phase{Name: "mark-control-plane", Short: "label and taint the node", After: []string{"wait-apiserver"}, Run: markControlPlane},
-		Phase{Name: "wait-roles", Short: "wait until the API server begins to make the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRoles},
 		Phase{Name: "wait-rbac", Short: "wait until the API server has made the controllers' roles", After: []string{"wait-apiserver"}, Waits: true, Run: waitRBAC},
 		// Not sooner: a host that finds cluster-info reads the configuration and asks for a certificate at once, and the right to do so is one of those roles.
 		Phase{Name: "bootstrap-token", Short: "let nodes join with a token", After: []string{"wait-rbac", "upload-config", "upload-certs"}, OfCluster: true, Run: bootstrapToken},
-		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-roles"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
+		Phase{Name: "control-plane/controllers", Short: "write the manifests of the controller manager and the scheduler", After: []string{"wait-rbac"}, Run: staticPods(manifests.ControllerManager, manifests.Scheduler)},
 		Phase{Name: "wait-control-plane", Short: "wait until API server, controller manager and scheduler are healthy", After: []string{"control-plane/controllers"}, Waits: true, Run: waitControlPlane},
 		Phase{Name: networkReady, Short: "wait until kube-proxy and the pod network run on all nodes that are ready", After: []string{"addon/kube-proxy", "addon/cni", "wait-control-plane"}, OfCluster: true, Waits: true, Run: waitNetwork},
 	)
@@ -201,23 +200,16 @@ func waitAPIServer(ctx context.Context, t *Target) error {
 	return t.waitPod(ctx, manifests.APIServer, func(ctx context.Context) error { return t.API.Ready(ctx, "/readyz/ping") })
 }
 
-// waitRoles ends when the API server has made the first of its roles. It makes all of them, and the right of the controller
-// manager and of the scheduler to a lease, within some hundred milliseconds, and they need longer than that to start. Started
-// sooner they would be refused, and ask again only after seconds.
-func waitRoles(ctx context.Context, t *Target) error {
-	return t.waitMade(ctx, ref("rbac.authorization.k8s.io/v1", "ClusterRole", "", "cluster-admin"))
-}
-
-// waitRBAC ends when it has made all cluster roles, of which these bindings tell: it makes them last.
+// waitRBAC ends when the controller manager and the scheduler may do their work, almost:
+// the API server makes their cluster role bindings first and their right to a lease a few
+// hundred milliseconds later, and they need longer than that to start. Started sooner they
+// would be refused, and ask again only after seconds.
 func waitRBAC(ctx context.Context, t *Target) error {
-	return t.waitMade(ctx, ref("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", "system:kube-controller-manager"), ref("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", "system:kube-scheduler"))
-}
-
-func (t *Target) waitMade(ctx context.Context, objects ...addons.Object) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Cluster.Spec.Timeouts.ControlPlaneComponentHealthCheck.Duration)
 	defer cancel()
-	for _, o := range objects {
-		if _, err := t.API.Until(ctx, o, func(addons.Object) bool { return true }); err != nil {
+	for _, name := range []string{"system:kube-controller-manager", "system:kube-scheduler"} {
+		binding := ref("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", name)
+		if _, err := t.API.Until(ctx, binding, func(addons.Object) bool { return true }); err != nil {
 			return err
 		}
 	}

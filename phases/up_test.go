@@ -283,3 +283,22 @@ func TestPlanDigestIsOfAllThatAPlanIsMadeFrom(t *testing.T) {
 		}
 	}
 }
+
+// A worker of a cluster that is only being made waits for its API server, but not in a plan of it.
+func TestAWorkerAwaitsTheAPIServerThatIsBeingMade(t *testing.T) {
+	for name, tt := range map[string]struct {
+		are    func(*Up)
+		awaits bool
+	}{
+		"it is being made":  {func(*Up) {}, true},
+		"it is planned":     {func(u *Up) { u.planning = true }, false},
+		"it has been there": {func(u *Up) { u.members[u.leader] = true }, false},
+	} {
+		u := fleet("cp-1", "w-1")
+		u.leader = u.Machines[0]
+		tt.are(u)
+		if worker, _ := u.bare(u.Machines[1]); (worker.Await != nil) != tt.awaits {
+			t.Errorf("%s: it waits: %v", name, worker.Await != nil)
+		}
+	}
+}

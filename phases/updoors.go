@@ -64,7 +64,7 @@ func (u *Up) etcd() (*EtcdClient, error) {
 }
 
 // hasMoved tells of etcd's only member whether it is at another peer URL than the one with which it was added: its host has
-// got another address, and one that joins would look for it at the old one.
+// got another address, which its manifest has already (a container's is written at boot), and one that joins would look for it at the old one.
 func (u *Up) hasMoved(ctx context.Context) (url string, moved bool) {
 	m := u.leader
 	if u.alone.ID == 0 || u.alone.ID != m.data.Member || u.PrepareOnly || !u.chosen(m) || slices.Contains(u.Skip, "etcd") {

@@ -106,8 +106,6 @@ func (u *Up) leaderFirst(ctx context.Context, m *Machine, t *Target) (end func()
 			select {
 			case <-u.moved:
 				return nil
-			case <-u.ended: // or it takes no part
-				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}

@@ -54,7 +54,7 @@ func (u *Up) bare(m *Machine) (*Target, []Phase) {
 		return t, list
 	}
 	t.Discover, t.Known = u.discover(m), true
-	if u.begins(m) {
+	if u.begins(m) && !u.planning {
 		t.Await = u.answers
 	}
 	if m.controlPlane() {

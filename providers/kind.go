@@ -231,8 +231,11 @@ func (k *Kind) Remembered(ctx context.Context, name string) (*config.Cluster, er
 		return nil, err
 	}
 	m, err := k.marked(ctx, name+"-control-plane")
-	if err != nil {
+	if err != nil && container.Absent(err) {
 		return nil, ctx.Err()
+	}
+	if err != nil { // to go on without it would be to make another cluster of it
+		return nil, fmt.Errorf("the cluster %s is there, and what it was made of can't be read: %w: run this again, or give its document with -f", name, err)
 	}
 	c, err := config.Parse([]byte(m.Cluster))
 	if err != nil {

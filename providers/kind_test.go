@@ -292,6 +292,32 @@ func TestADocumentThatIsRefusedIsNotRemembered(t *testing.T) {
 	}
 }
 
+// Else a cluster would be changed to one that nobody asked for.
+func TestADocumentThatCannotBeReadIsNotTakenForNone(t *testing.T) {
+	dir := stand(t, `case $1$dir in cp*) [ ! -e $dir/hangs ] || { echo the engine hangs >&2; exit 1; } ;; esac`)
+	k := kindOf(t)
+	if c, err := k.Remembered(t.Context(), "ci"); c != nil || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := create(t, k, document(t, nil), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := k.Remembered(t.Context(), "ci"); c == nil || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hangs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := k.Remembered(t.Context(), "ci")
+	wants(t, err, "the cluster ci is there, and what it was made of can't be read: docker cp: the engine hangs: run this again, or give its document with -f")
+	if err := errors.Join(os.Remove(filepath.Join(dir, "hangs")), os.Remove(filepath.Join(dir, "mark"))); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := k.Remembered(t.Context(), "ci"); c != nil || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestAClusterWhoseControlPlanesDoNotComeBackSaysSo(t *testing.T) {
 	dir := stand(t, "")
 	k, c := kindOf(t), document(t, func(c *config.Cluster) { c.Spec.Provider.Kind.ControlPlanes = 3; c.Spec.Provider.Kind.Workers = 0 })

@@ -48,7 +48,9 @@ func (k *Kind) Delete(ctx context.Context, name, kubeconfig string) (removed int
 		if listErr != nil {
 			return removed, listErr
 		}
-		have = left
+		if have = left; len(have) == 0 && err != nil && k.Engine == "podman" { // its volumes: docker's go with the containers
+			return removed, err
+		}
 	}
 	if kubeconfig == "none" {
 		return removed, nil

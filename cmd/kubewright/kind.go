@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kubewright/kubewright/config"
 	"github.com/kubewright/kubewright/phases"
@@ -94,9 +94,12 @@ func (o *kindOptions) unused() error {
 	return nil
 }
 
+// changed tells whether somebody gave a flag, which the command may not have.
+func (o *kindOptions) changed(name string) bool { return o.set != nil && o.set.Changed(name) }
+
 // complete adds what the flags say to a document; without one, to that of the cluster that is there.
 func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file string) (*config.Cluster, error) {
-	if o.set != nil && o.set.Changed("name") && o.name == "" {
+	if o.changed("name") && o.name == "" {
 		return nil, errors.New("--name is empty: write a name, or leave it out")
 	}
 	c.Metadata.Name = cmp.Or(o.name, os.Getenv("KIND_CLUSTER_NAME"), c.Metadata.Name, "kind")
@@ -118,13 +121,13 @@ func (o *kindOptions) complete(ctx context.Context, c *config.Cluster, file stri
 			}
 		}
 	}
-	if o.set.Changed("control-planes") && o.controlPlanes == 0 {
+	if o.changed("control-planes") && o.controlPlanes == 0 {
 		return nil, errors.New("--control-planes 0: a cluster has one at least: write 1, or leave it out")
 	}
 	p := &c.Spec.Provider.Kind
 	set(&c.Spec.KubernetesVersion, o.kubernetes)
 	set(&c.Spec.Network.CNI.Name, o.cni)
-	if o.wait > 0 && o.set.Changed("wait") {
+	if o.wait > 0 && o.changed("wait") {
 		t := &c.Spec.Timeouts
 		t.KubeletHealthCheck.Duration, t.ControlPlaneComponentHealthCheck.Duration = o.wait, o.wait
 	}
@@ -166,7 +169,7 @@ func (o *kindOptions) recount(p *config.KindProvider) {
 		}
 	}
 	p.ControlPlanes, p.Workers = cmp.Or(o.controlPlanes, planes), workers
-	if o.set.Changed("workers") {
+	if o.changed("workers") {
 		p.Workers = o.workers
 	}
 	if len(p.Nodes) == 0 || p.ControlPlanes != planes || p.Workers != workers {
@@ -299,16 +302,18 @@ func (o *fleetOptions) removeKind(ctx context.Context, v *view, names []string, 
 	}
 	k.Say = sayMachines(v, phases.Notice)
 	counts, failures := make([]int, len(names)), make([]error, len(names))
-	var wg sync.WaitGroup
+	var g errgroup.Group
+	g.SetLimit(2) // one engine does it all, and has a minute for each
 	for i, name := range names {
-		wg.Go(func() {
+		g.Go(func() error {
 			n, err := k.Delete(ctx, name, kubeconfig)
 			if counts[i] = n; err != nil {
 				failures[i] = fmt.Errorf("%s: %w", name, err)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	g.Wait()
 	for _, n := range counts {
 		removed += n
 	}

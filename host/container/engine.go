@@ -261,6 +261,13 @@ func (e Engine) Read(ctx context.Context, name, path string) ([]byte, error) {
 	return os.ReadFile(dir + "/file")
 }
 
+// Absent tells whether an error of Read says that there is no such file, or no such container.
+func Absent(err error) bool {
+	return slices.ContainsFunc([]string{"could not find the file", "could not be found on container", "no such file", "no such container"}, func(words string) bool {
+		return strings.Contains(strings.ToLower(err.Error()), words)
+	})
+}
+
 // Running tells how many containers with a label run: that costs an engine less than to describe them.
 func (e Engine) Running(ctx context.Context, label string) (int, error) {
 	ids, err := e.soon(ctx, "ps", "--quiet", "--filter", "label="+label, "--filter", "status=running")
