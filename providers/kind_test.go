@@ -54,7 +54,18 @@ esac
 // stand puts the stand-in into PATH, and returns its folder. There is an image.
 func stand(t *testing.T, script string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "kubewright-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // commands that nobody waits for write into it for a moment yet
+		for range 100 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
 	text := strings.NewReplacer("DIR", dir, "SCRIPT", script).Replace(docker)
 	for path, b := range map[string]string{"docker": text, "image": ""} {
 		if err := os.WriteFile(filepath.Join(dir, path), []byte(b), 0o700); err != nil {
